@@ -2,8 +2,8 @@
 
     python benchmarks/brme_online.py [--quick] [--work build/brme-online]
 
-A model of 16 words answers with 16 tokens. Two worlds: gold that turns rises with the share of one word up to 0.4 and falls twice as fast beyond;
-gold that stays is the share itself, the control in which nothing breaks and no mix is needed. Per seed 400 pairs are answers of mixed shares below
+A model of 16 words answers with 16 tokens. Two golds: one that turns rises with the share of one word up to 0.4 and falls twice as fast beyond;
+one that stays is the share itself, the control in which nothing breaks and no mix is needed. Per seed 400 pairs are answers of mixed shares below
 0.4, ordered by gold with 15 % flipped, so that a reward learnt from them cannot know of the turn. Stage 1 is head:sequence on the start model, stage
 2 head:gaussian-ensemble with loss:brme on its frozen backbone. GRPO at one learning rate for all (one trial each), the leash at 0.01. Arms: one
 reward (stage 1), the mean of five heads, nominal, mix 0.4 per sample and per batch, the least head, and gold itself as a bound. Gold and the
@@ -50,8 +50,8 @@ ARMS: dict[str, OfOneAnswer | None] = {
 }
 
 
-def make_pairs(file: Path, world: str, seed: int) -> Path:
-    """Answers with shares of h between 0 and 0.4, ordered by gold, some the wrong way round."""
+def make_pairs(file: Path, seed: int) -> Path:
+    """Answers with shares of h between 0 and 0.4, where both golds order them alike, some the wrong way round."""
     if file.exists():
         return file
     rng, rows = np.random.default_rng(seed), []
@@ -60,8 +60,8 @@ def make_pairs(file: Path, world: str, seed: int) -> Path:
         for _ in range(2):
             share = rng.uniform(0, 0.4)
             texts.append(" ".join("h" if rng.random() < share else rng.choice(list(LETTERS)) for _ in range(TOKENS)))
-        gold = WORLDS[world](completions=texts)
-        if gold[0] != gold[1] and max(share_of_h(texts)) <= 0.4:
+        gold = share_of_h(texts)
+        if gold[0] != gold[1] and max(gold) <= 0.4:
             good, bad = sorted(range(2), key=lambda place: -gold[place])
             good, bad = (bad, good) if rng.random() < FLIPPED else (good, bad)
             rows.append({"prompt": prompt, "chosen": texts[good], "rejected": texts[bad]})
@@ -69,10 +69,10 @@ def make_pairs(file: Path, world: str, seed: int) -> Path:
     return file
 
 
-def make_rewards(work: Path, world: str, seed: int, steps: int) -> tuple[Path, Path]:
+def make_rewards(work: Path, seed: int, steps: int) -> tuple[Path, Path]:
     """Folders of the stage-1 reward and of its Gaussian heads."""
-    name = f"{world.replace(' ', '-')}-{seed}-{steps}"
-    pairs, one, heads = make_pairs(work / f"pairs-{name}.jsonl", world, seed), work / "rewards" / f"one-{name}", work / "rewards" / f"heads-{name}"
+    name = f"{seed}-{steps}"
+    pairs, one, heads = make_pairs(work / f"pairs-{seed}.jsonl", seed), work / "rewards" / f"one-{name}", work / "rewards" / f"heads-{name}"
     common = Common(seed=seed, max_length=128, device="cpu", max_steps=steps, lr=3e-3)
     training = Training(epochs=50.0, holdout=0.1, samples=1)
     if not (one / "reward_head.json").exists():
@@ -84,12 +84,13 @@ def make_rewards(work: Path, world: str, seed: int, steps: int) -> tuple[Path, P
 
 
 def run(work: Path, world: str, arm: str, seed: int, buffers: int, steps: int) -> list[dict[str, float]]:
-    """The line of every buffer."""
-    name = f"{world}-{arm}-{buffers}-{steps}-{seed}".replace(", ", "-").replace(" ", "-").replace("(", "").replace(")", "")
+    """The line of every buffer; a reward that was learnt is the same under both golds, and runs once."""
+    of = world if arm.startswith("gold") else "both"
+    name = f"{of}-{arm}-{buffers}-{steps}-{seed}".replace(", ", "-").replace(" ", "-").replace("(", "").replace(")", "")
     done = work / f"{name}.json"
     if done.exists():
-        return json.loads(done.read_text())  # type: ignore[no-any-return]
-    one, heads = make_rewards(work, world, seed, steps)
+        return read_lines(done, world)
+    one, heads = make_rewards(work, seed, steps)
     gold = f"{REWARDS}:{WORLDS[world].__name__}"
     aggregate = ARMS[arm]
     prompts = work / "prompts.jsonl"
@@ -103,7 +104,7 @@ def run(work: Path, world: str, arm: str, seed: int, buffers: int, steps: int) -
         prompts,
         out,
         reward=gold if arm.startswith("gold") else str(one if aggregate is None else heads),
-        gold=(gold,),
+        gold=tuple(f"{REWARDS}:{one.__name__}" for one in WORLDS.values()),
         aggregate=MeanReward() if aggregate is None else aggregate,
         algorithm=load("algorithm", "grpo")(),
         leash=InLoss(beta=BETA),
@@ -116,10 +117,15 @@ def run(work: Path, world: str, arm: str, seed: int, buffers: int, steps: int) -
     for line in (json.loads(text) for text in (out / "metrics.jsonl").read_text().splitlines()):
         if "buffer" in line:
             spread = next((value for key, value in line.items() if key.startswith("spread/")), None)
-            score = next(value for key, value in line.items() if key.startswith("gold/"))
-            found.append({"gold": score, "reward": line["reward"], **({} if spread is None else {"spread": spread})})
+            golds = {key: line[key] for key in line if key.startswith("gold/")}
+            found.append({**golds, "reward": line["reward"], **({} if spread is None else {"spread": spread})})
     done.write_text(json.dumps(found))
-    return found
+    return read_lines(done, world)
+
+
+def read_lines(file: Path, world: str) -> list[dict[str, float]]:
+    """With the gold of this world as `gold`."""
+    return [{**line, "gold": line[f"gold/{WORLDS[world].__name__}/mean"]} for line in json.loads(file.read_text())]
 
 
 def measure(lines: list[dict[str, float]]) -> dict[str, float]:
@@ -158,7 +164,7 @@ def main() -> None:
     for folder in ("runs", "rewards"):
         (asked.work / folder).mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    buffers, seeds, steps = (6, (1,), 20) if asked.quick else (60, (1, 2, 3, 4, 5), 200)
+    buffers, seeds, steps = (6, (1,), 20) if asked.quick else (30, (1, 2, 3, 4, 5), 200)
     worlds = {world: {arm: [measure(run(asked.work, world, arm, seed, buffers, steps)) for seed in seeds] for arm in ARMS} for world in WORLDS}
     found = {"seeds": seeds, "buffers": buffers, "worlds": worlds}
     if asked.quick:

@@ -60,6 +60,8 @@ def made(kind: type, **values: Any) -> Any:
             given_[field.name] = inside[0] if word else (PLACEHOLDER[inside[0]],) * 2 if inside else PLACEHOLDER.get(plain, DPO())
     if kind.__name__ in ("ScoreSettings", "BaselineSettings"):
         given_ |= {"reward": "f.py:f"}
+    if kind.__name__ == "CalibrateSettings":
+        given_ |= {"out": Path("c.json")}
     if kind.__name__ == "AnnotateSettings":
         given_ |= {"by": "http://localhost/v1"}
     if kind.__name__ == "MarkSettings":

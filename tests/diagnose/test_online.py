@@ -89,3 +89,11 @@ def test_value() -> None:
     assert online.assess_value(np.full(40, 0.2)) == online.EXPLAINS_LITTLE
     assert online.assess_value(0.6 * TIME) == online.EXPLAINS
     assert online.assess_value(np.full(5, -3.0)) == online.TOO_FEW
+
+
+def test_spread_of_members() -> None:
+    noise = np.random.default_rng(0).normal(0, 0.02, 30)
+    assert online.assess_spread(np.linspace(0.5, 1.5, 30) + noise) == online.COME_APART
+    assert online.assess_spread(np.linspace(0.5, 0.8, 30) + noise) == online.TOGETHER
+    assert online.assess_spread(np.linspace(1.5, 0.5, 30) + noise) == online.TOGETHER
+    assert online.assess_spread(noise[:5]) == online.TOO_FEW

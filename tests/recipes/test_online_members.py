@@ -1,4 +1,4 @@
-"""`finegrain online` with a reward of several Gaussian heads: every aggregate of brme, logged members, one and two processes."""
+"""`finegrain online` with a reward of several Gaussian heads: every aggregate, what is logged, two processes. Test of recipes/rollouts/members.py."""
 
 import json
 from pathlib import Path

@@ -56,6 +56,7 @@ FAULTS: Mapping[str, Mapping[str, Make]] = {
     "length drifts": {"completions/mean_length": lambda t: 25 + 30 * t},
     "most answers cut": {"completions/clipped_ratio": lambda t: 0.3 + 0.65 * t},
     "most groups dead": {"frac_reward_zero_std": lambda t: 0.1 + 0.8 * t},
+    "members come apart": {"spread/judge": lambda t: 0.3 + 0.9 * t},
     "density erased": {"advantage/density": lambda t: 0.001 + 0 * t},
     "no answer judged": {"reward": lambda t: np.where(t > 0.6, np.nan, 0.2 + 0.5 * t), "unjudged": lambda t: np.where(t > 0.6, 64.0, 0.0)},
     "most updates skipped": {"updates_skipped": lambda t: 12.0 * np.arange(len(t))},

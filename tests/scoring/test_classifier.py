@@ -26,11 +26,11 @@ from tests.tiny import save_tiny, write_rows
 def save_classifier(folder: Path, tokens: Path, labels: int, **more: Any) -> Path:
     """A small encoder with random weights, large enough ones that its beliefs differ."""
     torch.manual_seed(labels)
+    names = {place: f"class{place}" for place in range(labels)}
+    words = len(transformers.AutoTokenizer.from_pretrained(tokens))
     config = transformers.BertConfig(
-        vocab_size=len(transformers.AutoTokenizer.from_pretrained(tokens)), hidden_size=32, intermediate_size=48,
-        num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=64,
-        pad_token_id=0, id2label={place: f"class{place}" for place in range(labels)}, label2id={f"class{place}": place for place in range(labels)},
-        **more,
+        vocab_size=words, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=64,
+        pad_token_id=0, id2label=names, label2id={name: place for place, name in names.items()}, **more,
     )  # fmt: skip
     model = transformers.BertForSequenceClassification(config)
     with torch.no_grad():

@@ -20,9 +20,14 @@ FACTOR = 2.0
 
 def similarity(one: str, other: str, longest: int = LONGEST) -> float:
     """In [0, 1]; 1 for texts with the same letters, 0 where one of them has none."""
-    letters = ["".join(text.lower().split()) for text in (one, other)]
-    found = [_f1(*letters, n) for n in range(1, longest + 1) if n <= min(map(len, letters))]
+    left, right = _letters(one), _letters(other)
+    found = [_f1(left, right, n) for n in range(1, min(longest, len(left), len(right)) + 1)]
     return sum(found) / len(found) if found else 0.0
+
+
+def _letters(text: str) -> str:
+    """In lower case, without white space."""
+    return "".join(text.lower().split())
 
 
 def _f1(one: str, other: str, n: int) -> float:

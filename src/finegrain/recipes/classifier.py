@@ -38,7 +38,7 @@ class LabelledText(NamedTuple):
     """Texts of one group are trained on, or held out, together."""
 
 
-class Split(NamedTuple):
+class PileSplit(NamedTuple):
     """What a classifier is fitted to and what it is tested on."""
 
     train: list[LabelledText]
@@ -61,10 +61,9 @@ def run_classifier(settings: ClassifierSettings) -> dict[str, Any]:
     weight, bias = fit_linear([one.text for one in split.train], numbers, ngrams, settings.strength, settings.seed)
     classifier = LinearClassifier(torch.from_numpy(weight), torch.from_numpy(bias), tuple(labels), ngrams)
     plain = ClassReward(label=target, form=settings.form, temperature=settings.temperature)
-    odds = lambda given: plain.odds(classifier.logits([one.text for one in given]), labels, False)
     reference = _reference_texts(split, target)
-    reward = _scaled(plain, fit_odds(odds(reference)))
-    tested = _test(classifier, split.held_out, labels, target, odds)
+    reward = _scaled(plain, fit_odds(plain.odds(classifier.logits([one.text for one in reference]), labels, False)))
+    tested = _test(classifier, split.held_out, plain)
     counts = {"texts": len(texts), "classes": dict(Counter(one.label for one in texts)), "groups": len({one.group for one in texts})}
     facts = {**counts, "held_out": tested, "data": {"source": settings.data, "sha256": read(settings.data, settings.limit).sha256()}}
     with new_folder(settings.out) as folder:
@@ -131,14 +130,14 @@ def _cell(raw: Mapping[str, Any], name: str, where: Any) -> Any:
     return raw[name]
 
 
-def _split(texts: Sequence[LabelledText], settings: ClassifierSettings) -> Split:
+def _split(texts: Sequence[LabelledText], settings: ClassifierSettings) -> PileSplit:
     """By group, drawn by the seed."""
     groups = sorted({one.group for one in texts})
     apart = set(np.random.default_rng(settings.seed).permutation(groups)[: round(settings.held_out * len(groups))].tolist())
-    return Split([one for one in texts if one.group not in apart], [one for one in texts if one.group in apart])
+    return PileSplit([one for one in texts if one.group not in apart], [one for one in texts if one.group in apart])
 
 
-def _check_classes(settings: ClassifierSettings, split: Split, labels: Sequence[str], target: str) -> None:
+def _check_classes(settings: ClassifierSettings, split: PileSplit, labels: Sequence[str], target: str) -> None:
     there = {one.label for one in split.train}
     if target not in labels:
         raise DataError(f"--target {target} is none of the classes {', '.join(labels)}")
@@ -148,7 +147,7 @@ def _check_classes(settings: ClassifierSettings, split: Split, labels: Sequence[
         raise DataError(f"{settings.data}: {told}; a classifier tells two piles or more apart, each in several groups")
 
 
-def _reference_texts(split: Split, target: str) -> list[LabelledText]:
+def _reference_texts(split: PileSplit, target: str) -> list[LabelledText]:
     """Held-out texts of the class, which the classifier does not know; training texts where there are not two [choice]."""
     unseen = [one for one in split.held_out if one.label == target]
     if len({one.text for one in unseen}) > 1:
@@ -161,22 +160,22 @@ def _scaled(reward: ClassReward, scale: OddsScale) -> ClassReward:
     return replace(reward, mean=scale.mean, std=scale.std, texts=scale.texts)
 
 
-def _test(classifier: LinearClassifier, texts: Sequence[LabelledText], labels: Sequence[str], target: str, odds: Any) -> Json | None:
+def _test(classifier: LinearClassifier, texts: Sequence[LabelledText], reward: ClassReward) -> Json | None:
     """On held-out texts: how well the class is told from the others, by the classifier and by the number of words alone; None without them."""
-    is_target = np.array([one.label == target for one in texts], dtype=bool)
+    labels = classifier.labels
+    is_target = np.array([one.label == reward.label for one in texts], dtype=bool)
     if not len(texts) or is_target.all() or not is_target.any():
         return None
     logits = classifier.logits([one.text for one in texts])
     found = (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(1)
     right = [labels[int(place)] == one.label for place, one in zip(found, texts, strict=True)]
     words = np.array([float(len(one.text.split())) for one in texts])
-    by_length = auroc(words, is_target)
     return {
         "texts": len(texts),
         "groups": len({one.group for one in texts}),
         "accuracy": wilson(np.array(right, dtype=float)).as_json(),
-        "auroc": auroc(odds(texts).numpy(), is_target).as_json(),
-        "auroc_length_only": by_length.as_json(),
+        "auroc": auroc(reward.odds(logits, labels, False).numpy(), is_target).as_json(),
+        "auroc_length_only": auroc(words, is_target).as_json(),
     }
 
 

@@ -58,10 +58,9 @@ class HeldOut:
     def _totals(self, rewards: Rewards, columns: RewardColumns, own: Sequence[int], count: int) -> np.ndarray:
         """(P, n): the whole reward of every answer; a minimum over a batch is that over all held-out answers."""
         device = self.maker.session.device
-        gathered = lambda arrays: gather_ragged(arrays, own, count, device)
-        rows = stack_rows(gathered(list(columns.totals.numpy()[:, None])))
+        rows = stack_rows(gather_ragged(list(columns.totals.numpy()[:, None]), own, count, device))
         names = broadcast_names(columns.members, device)
-        members = {name: np.stack(gathered(list(columns.members.get(name, ())))) for name in names}
+        members = {name: np.stack(gather_ragged(list(columns.members.get(name, ())), own, count, device)) for name in names}
         return rewards.settle(rows, members).numpy()
 
 

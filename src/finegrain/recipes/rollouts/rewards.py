@@ -265,7 +265,7 @@ def _sampled(one: Candidates, state: TrainerState | None) -> Candidates:
 
 
 def _warnings(reward: OnlineReward, unjudged: int, answers: int, findings: Findings) -> list[str]:
-    words = findings.in_words()
+    words = findings.in_words()  # of what dropped an answer
     told = f" ({words})" if words else ""
     if unjudged == answers and answers:
         return [f"reward {reward.name} judged none of {answers} answers: it gave none of them a number{told}"]
