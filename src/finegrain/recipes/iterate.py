@@ -152,6 +152,7 @@ class Iteration:
         folder.mkdir(exist_ok=True)
         session = self.opened or _open(self.settings, self.start_of(number))
         self.opened = None
+        assert not isinstance(self.settings.rounds, Recipe)
         context = ModelRound(session, self.examples.take(self.slices[number - 1]), number, folder)
         return make_rows(self.settings.rounds, context, self.settings.model)
 

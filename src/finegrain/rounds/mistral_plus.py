@@ -11,6 +11,7 @@ from typing import Literal
 from finegrain.checked import NonNegativeFloat, PositiveFloat, ShareBelowOne, checked
 from finegrain.errors import CheckpointError, UsageError
 from finegrain.rounds.stages import Recipe, Stage, StagesTold, train_reward
+from finegrain.types import Json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ class MistralPlus(Recipe):
         pairs, apart = f"{told.path('dialogue')}/pairs.jsonl", f"{told.path('dialogue')}/held-out.jsonl"
         if not self.reward:
             yield train_reward(told, data=pairs, common={"lr": self.reward_lr})
-        axes = {"prompts": apart, "reward": self.judge(told), "retention": self.retention, "words": self.words}
+        axes: Json = {"prompts": apart, "reward": self.judge(told), "retention": self.retention, "words": self.words}
         axes |= {"stop": list(self.stop), "max_new_tokens": self.max_new_tokens}
         yield Stage("before", "axes", {**axes, "model": told.model})
         start = told.model
