@@ -28,8 +28,9 @@ from finegrain.data.records import FastTokenizer
 from finegrain.generate.sampling import Sample, Sampler, Sampling
 from finegrain.online.grpo import GRPO
 from finegrain.online.rollout import Ended
-from finegrain.recipes.online import open_run, prepare
-from finegrain.recipes.rollouts.buffer import ROLE
+from finegrain.recipes.online import prepare
+from finegrain.recipes.rollouts.opening import open_run
+from finegrain.recipes.rollouts.rewards import ROLE
 from finegrain.train.collate import collate
 
 STOP = (". ", "ing", "?!", "=")

@@ -64,9 +64,9 @@ class RunRecord:
     rewards: Mapping[str, Any] | None = None
     """Of `online`, what judges the sampled answers, by name: kind, source, hashes, weight (recipes/rollouts/rewards.py)."""
     gold_rewards: Mapping[str, Any] | None = None
-    """The same of rewards that never train (recipes/online.py)."""
+    """The same of rewards that never train (recipes/rollouts/opening.py)."""
     references: Mapping[str, Any] | None = None
-    """Of `online`, sha256 of the checkpoints read beside the policy's, by path: the leash's, watched ones, the critic's start (recipes/online.py)."""
+    """Of `online`, sha256 of the checkpoints read beside the policy's, by path: leash, watched, the critic's start (recipes/rollouts/opening.py)."""
     rounds: list[Mapping[str, Any]] | None = None
     """Of `iterate`, a line per finished round: rows, samples, what was left out, drift, loss, held-out results, seconds (recipes/iterate.py)."""
     stages: list[Mapping[str, Any]] | None = None

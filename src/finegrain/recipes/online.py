@@ -3,9 +3,7 @@
 Settings -> open_run -> OnlineOpened (nothing is written yet) -> prepare -> OnlinePrepared -> fit -> publish -> what the command prints.
 """
 
-import copy
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -13,61 +11,45 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from finegrain.commands.online import OnlineSettings
-from finegrain.configure import to_json, to_kebab
 from finegrain.data.sources import Data, format_sources
-from finegrain.errors import CheckpointError, FinegrainError, ModelError, UsageError
-from finegrain.files import cache_folder
+from finegrain.errors import CheckpointError, FinegrainError
 from finegrain.generate.hf import generate_greedy
 from finegrain.generate.sample import open_sampler
 from finegrain.generate.sampling import Sampler, Sampling
-from finegrain.models.fingerprint import checkpoint_folders, folders_fingerprint, tokenizer_fingerprint
-from finegrain.models.load import load_policy, master_dtype, save_policy, try_saving
-from finegrain.models.load_errors import explain_load_errors
-from finegrain.models.probe import make_scorer
-from finegrain.models.scorer import Scorer, causal_lm, release_unread_vocabulary, silence_dropout
-from finegrain.online.appo import APPO, NEEDS_DENSE
-from finegrain.online.groups import GreedyBaseline, GroupComparison
-from finegrain.online.macro import GivenSegments, MacroGAE
+from finegrain.models.load import save_policy
+from finegrain.models.scorer import Scorer
+from finegrain.online.groups import GreedyBaseline
 from finegrain.online.policy_loss import SeparateCritic
 from finegrain.online.references import ModelSoup
-from finegrain.online.stages import Stages
-from finegrain.online.value_loss import ValueLoss
-from finegrain.ops.aggregate import MeanReward
 from finegrain.recipes.entry import model_name
 from finegrain.recipes.quiet import quiet_transformers
-from finegrain.recipes.rollouts.baselines import PromptBaselines, open_baselines
 from finegrain.recipes.rollouts.buffer import BufferMaker
+from finegrain.recipes.rollouts.critics import make_value_head, open_critic
 from finegrain.recipes.rollouts.evaluation import HeldOut
 from finegrain.recipes.rollouts.filters import rank_filters
-from finegrain.recipes.rollouts.prompts import Prompt, read_prompts, split_prompts
-from finegrain.recipes.rollouts.references import list_paths, open_reference, open_start, open_watched
-from finegrain.recipes.rollouts.rewards import Rewards, different_names, open_rewards
+from finegrain.recipes.rollouts.opening import OnlineOpened, open_run
+from finegrain.recipes.rollouts.prompts import Prompt
+from finegrain.recipes.rollouts.references import open_reference, open_start, open_watched
+from finegrain.recipes.rollouts.rewards import different_names
 from finegrain.recipes.rollouts.source import OnlineSource
-from finegrain.recipes.session import Session, hidden_size, identify, identify_products, open_session, prepare_scorer, stamp, tell_changes
+from finegrain.recipes.session import Session, hidden_size, identify, identify_products, prepare_scorer, stamp, tell_changes
 from finegrain.recipes.training.card import write_card
 from finegrain.recipes.training.publishing import Answers, list_answers, publish_files, record_failure
-from finegrain.recipes.training.reading import train_only
-from finegrain.recipes.training.trainer import peak_rate
 from finegrain.recipes.training.watchers import open_watchers
 from finegrain.report.online_findings import describe_alarms
 from finegrain.report.page import write_report
 from finegrain.report.read import read_run
 from finegrain.run_record import RunRecord
-from finegrain.runs import RunDirectory
 from finegrain.scoring.records import TrainerState
 from finegrain.terminal import write_line
 from finegrain.train.batches import Plan
 from finegrain.train.checkpoint import Checkpoints
 from finegrain.train.collate import TrainingSet
-from finegrain.train.contract import Contract
 from finegrain.train.distributed import barrier, rank
 from finegrain.train.loop import Trainer
 from finegrain.train.metrics import metrics_for
-from finegrain.train.optim import scaled_default
-from finegrain.train.read_contract import contract_of
 from finegrain.train.run import Recorder, train
 from finegrain.train.selection import Criterion, Selection
 from finegrain.train.trainer import make_trainer
@@ -97,27 +79,6 @@ def run_online(settings: OnlineSettings) -> Json:
 
 
 @dataclass(frozen=True)
-class OnlineOpened:
-    """A run with its model, prompts and rewards, checked; nothing is written yet."""
-
-    asked: OnlineSettings
-    settings: Json
-    """The same as JSON, for run.json."""
-    session: Session
-    prompts: list[Prompt]
-    held_out: list[Prompt]
-    rewards: Rewards
-    gold: Rewards | None
-    baselines: PromptBaselines | None
-    stages: Stages
-    contract: Contract
-    rate: float
-    """Peak learning rate."""
-    directory: RunDirectory
-    record: RunRecord
-
-
-@dataclass(frozen=True)
 class OnlinePrepared:
     """A run before its first buffer."""
 
@@ -143,92 +104,6 @@ def _run(asked: OnlineSettings, model: Any, tokenizer: Any) -> Json:
         return publish(prepared, fit(prepared))
 
 
-def open_run(asked: OnlineSettings, model: Any, tokenizer: Any) -> OnlineOpened:
-    """Check the settings, load the model, the prompts and the rewards."""
-    settings, directory = to_json(asked), RunDirectory(asked.out)
-    if not (asked.common.dry_run or asked.filters):
-        directory.check_apart(_sources(asked))
-        directory.check(settings, resume=asked.common.resume)
-    session = open_session(
-        model,
-        asked.common,
-        seed=asked.common.seed,
-        tokenizer=tokenizer,
-        lora=asked.lora,
-        micro_tokens=asked.training.micro_tokens,
-        trust_remote_code=asked.training.trust_remote_code,
-    )
-    trained = train_only(session, asked.training.train_only)
-    _check_saving(session)
-    stages = asked.algorithm.stages(asked.advantage, asked.leash, asked.mask, asked.selection)
-    _check_stages(asked, stages)
-    if asked.kl_stop is not None and asked.algorithm.updates == 1:
-        session.say("--kl-stop: a buffer has one update, before which the policy is the one that sampled; nothing is ever left out")
-    prompts, held_out, facts = _read_prompts(session, asked)
-    rewards = _open_rewards(session, asked, asked.reward, asked.reward_weights or None)
-    if isinstance(stages.mask, APPO) and not any(one.on_tokens for one in rewards.rewards):
-        raise UsageError(NEEDS_DENSE)
-    loss = asked.algorithm.policy_loss(stages, temperature=asked.sampling.temperature, rewards=rewards.names)
-    contract = contract_of(loss, asked.common.seed)
-    gold = _open_rewards(session, replace(asked, aggregate=MeanReward()), asked.gold, None) if asked.gold else None
-    baselines = open_baselines(asked.baseline, asked.contrast, rewards, prompts, session.policy.tokenizer)
-    own = rewards.describe() + ([] if baselines is None else baselines.describe())
-    for line in (*own, *(() if gold is None else [f"gold, never trained on: {line}" for line in gold.describe()])):
-        session.say(line)
-    rate = peak_rate(session, asked.common.lr, asked.optim, contract)
-    judged = rewards.facts() | ({} if baselines is None else {"baselines": baselines.files})
-    record = RunRecord(command="online", settings=settings).plus({**facts, **trained, "rewards": judged})
-    if gold is not None:
-        record = record.plus({"gold_rewards": gold.facts()})
-    if beside := {path: folders_fingerprint(checkpoint_folders(path), cache_folder()) for path in _beside(asked, stages)}:
-        record = record.plus({"references": beside})
-    return OnlineOpened(asked, settings, session, prompts, held_out, rewards, gold, baselines, stages, contract, rate, directory, record)
-
-
-def _check_stages(asked: OnlineSettings, stages: Stages) -> None:
-    """Stops on stages that this command cannot give what they read."""
-    if isinstance(stages.advantage, GroupComparison) and asked.sampling.answers == 1:
-        name = f"advantage:{to_kebab(type(stages.advantage).__name__)}"
-        raise UsageError(f"{name} compares the answers to one prompt, and --sampling.answers is 1; give at least 2, or take advantage:returns")
-    if isinstance(stages.advantage, GreedyBaseline) and asked.baseline:
-        raise UsageError(
-            "advantage:greedy-baseline compares with the policy's own greedy answer, and --baseline with a fixed sampler's; take one of them"
-        )
-    if isinstance(stages.advantage, MacroGAE) and isinstance(stages.advantage.termination, GivenSegments):
-        raise UsageError("advantage.termination:given-segments is for Python: no reward of this command cuts the answers; take windows or perplexity")
-    if asked.critic is not None and not (stages.advantage.reads_values and isinstance(asked.algorithm.critic, SeparateCritic)):
-        raise UsageError("--critic names what a critic of its own starts from, and this run has none: add algorithm.critic:separate-critic")
-
-
-def _open_rewards(session: Session, asked: OnlineSettings, sources: Sequence[str], weights: Sequence[float] | None) -> Rewards:
-    return open_rewards(
-        sources,
-        weights,
-        runtime=lambda: session.runtime,
-        max_length=session.max_length,
-        credit=asked.credit,
-        aggregate=asked.aggregate,
-        reference=asked.reward_reference,
-        beta=asked.reward_beta,
-        timeout=asked.reward_timeout,
-    )
-
-
-def _read_prompts(session: Session, asked: OnlineSettings) -> tuple[list[Prompt], list[Prompt], Json]:
-    room = asked.sampling.max_new_tokens
-    prompts, report = read_prompts(session, asked.data, limit=asked.common.limit, room=room, gate=asked.gate)
-    facts: Json = {"data": report}
-    if asked.common.eval is not None:
-        held_out, facts["eval_data"] = read_prompts(session, asked.common.eval, limit=None, room=room, gate=asked.gate)
-        words: tuple[str, ...] = ()
-    else:
-        prompts, held_out, words = split_prompts(prompts, asked.training.holdout, asked.common.seed)
-    session.say(f"prompts: {len(prompts)} to train, {len(held_out)} held out")
-    for line in words:
-        session.say(line)
-    return prompts, held_out, {**facts, "holdout_words": list(words)}
-
-
 def prepare(opened: OnlineOpened, held: ExitStack | None) -> OnlinePrepared:
     """Take the run directory, make the scorer, the critic, the references and the sampler, and answer the held-out prompts."""
     asked, session = opened.asked, opened.session
@@ -239,7 +114,7 @@ def prepare(opened: OnlineOpened, held: ExitStack | None) -> OnlinePrepared:
     before = generate_greedy(session.policy.model, session.policy.tokenizer, shown, max_new_tokens=room) if held is not None else []
     scorer = prepare_scorer(session, session.max_length, gradient_checkpointing=asked.training.gradient_checkpointing)
     if opened.contract.values:
-        scorer.value_head = _value_head(session, hidden_size(session), opened.contract.values)
+        scorer.value_head = make_value_head(session, hidden_size(session), opened.contract.values)
     plan = Plan(_ones(opened.prompts), asked.training.prompts, asked.training.epochs, asked.common.seed, session.precision.micro_tokens)
     source = _source(opened, scorer, plan)
     trainer = make_trainer(
@@ -257,8 +132,9 @@ def _source(opened: OnlineOpened, scorer: Scorer, plan: Plan) -> OnlineSource:
     if isinstance(asked.reference, ModelSoup) and opened.stages.reads_reference:
         watched["start"] = open_start(session, temperature=asked.sampling.temperature)
     leash = open_reference(session, asked.reference, temperature=asked.sampling.temperature) if opened.stages.reads_reference else None
+    values = opened.stages.count_values(len(opened.rewards.names))
     apart = opened.stages.advantage.reads_values and isinstance(algorithm.critic, SeparateCritic)
-    critic = _open_critic(opened, algorithm.critic, _steps(asked, plan)) if apart else None
+    critic = open_critic(session, asked, algorithm.critic, values=values, steps=_steps(asked, plan)) if apart else None
     sampler = _sampler(session, asked.sampling)
     session.say(f"sampling: {sampler.describe()}")
     session.usage.notes.append(f"sampling: {sampler.describe()}")
@@ -313,43 +189,6 @@ def _greedy(session: Session, sampling: Sampling) -> Sampler:
 def _sampler(session: Session, sampling: Sampling) -> Sampler:
     policy = session.policy
     return open_sampler(policy.model, policy.tokenizer, sampling, seed=session.seed, autocast=session.precision.autocast)
-
-
-def _open_critic(opened: OnlineOpened, critic: SeparateCritic, steps: int) -> Trainer:
-    """A model of its own that learns what answers will bring; it starts from the policy's start model, or from another checkpoint."""
-    asked, session = opened.asked, opened.session
-    model = _critic_model(opened).to(session.device)
-    silence_dropout(model)
-    values = opened.stages.count_values(len(opened.rewards.names))
-    contract = contract_of(ValueLoss(learning_rate=critic.learning_rate, clip=critic.clip, values=values), session.seed)
-    scorer, _ = make_scorer(model, longest=session.max_length, precision=session.precision)
-    width = int(causal_lm(model).config.get_text_config().hidden_size)
-    scorer.value_head = _value_head(session, width, contract.values)
-    release_unread_vocabulary(scorer.model)
-    rate = critic.learning_rate if asked.optim.algorithm == "sgd" else scaled_default(critic.learning_rate, width)
-    return make_trainer(scorer, contract, TrainingSet([]), session.precision, lambda pair: {}, asked.optim, rate=rate, steps=steps)
-
-
-def _critic_model(opened: OnlineOpened) -> nn.Module:
-    """The checkpoint that --critic names, else the start model again: all of its weights train."""
-    asked, session = opened.asked, opened.session
-    if asked.critic is None and session.policy.in_memory:
-        copied: nn.Module = copy.deepcopy(causal_lm(session.policy.model)).requires_grad_(True)
-        return copied
-    source = asked.critic or asked.model
-    critic = load_policy(source, master=master_dtype(session.precision.name), trust_remote_code=session.trust_remote_code)
-    if tokenizer_fingerprint(critic.tokenizer) != tokenizer_fingerprint(session.policy.tokenizer):
-        raise ModelError(f"--critic {source} has another tokenizer than the policy, so it cannot read its tokens")
-    model: nn.Module = critic.model
-    return model
-
-
-def _value_head(session: Session, width: int, values: int) -> nn.Linear:
-    """Starts at 0 everywhere: the first advantages are the rewards themselves [choice]."""
-    head = nn.Linear(width, values, dtype=master_dtype(session.precision.name))
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
-    return head.to(session.device)
 
 
 def _begin(opened: OnlineOpened, held: ExitStack) -> RunRecord:
@@ -478,30 +317,6 @@ def _answers_sampled(prepared: OnlinePrepared, lines: Sequence[Mapping[str, Any]
 
 def _ones(prompts: Sequence[Prompt]) -> Any:
     return torch.ones(len(prompts), dtype=torch.int64).numpy()
-
-
-def _check_saving(session: Session) -> None:
-    with (
-        tempfile.TemporaryDirectory(prefix="finegrain-") as folder,
-        explain_load_errors(f"{session.policy.source} could not be saved after training"),
-    ):
-        try_saving(session.policy, Path(folder))
-
-
-def _sources(asked: OnlineSettings) -> list[tuple[str, str]]:
-    """What the run reads, beside the option that names it."""
-    found = [("model", asked.model), ("data", asked.data), ("eval", asked.common.eval or ""), ("critic", asked.critic or "")]
-    found += [("reference", path) for path in list_paths(asked.reference)]
-    found += [("baseline", str(file)) for file in asked.baseline]
-    return found + [("reward", source) for source in (*asked.reward, *asked.gold)] + [("watch", source) for source in asked.watch]
-
-
-def _beside(asked: OnlineSettings, stages: Stages) -> list[str]:
-    """Checkpoints that are read beside the policy's: of the leash, watched ones, the critic's start."""
-    found = [*asked.watch, *([] if asked.critic is None else [asked.critic])]
-    if stages.reads_reference:
-        found += list_paths(asked.reference)
-    return [path for path in dict.fromkeys(found) if Path(path).is_dir()]
 
 
 def describe_first_buffer(source: OnlineSource) -> Json:

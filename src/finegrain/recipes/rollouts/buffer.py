@@ -24,19 +24,18 @@ from finegrain.online.contrast import contrast_facts
 from finegrain.online.rollout import Ended, Rollout
 from finegrain.online.stages import Stages, StageState, Update, compute_update
 from finegrain.recipes.rollouts.baselines import PromptBaselines
-from finegrain.recipes.rollouts.members import Members, SpreadWatch, member_facts
+from finegrain.recipes.rollouts.described import describe_answer
+from finegrain.recipes.rollouts.members import MEMBERS, SpreadWatch, member_facts, members_of
 from finegrain.recipes.rollouts.prompts import Prompt
+from finegrain.recipes.rollouts.ragged import gather_ragged, gather_samples, mean, pad, stack_rows
 from finegrain.recipes.rollouts.references import Reference
-from finegrain.recipes.rollouts.rewards import Rewards
+from finegrain.recipes.rollouts.rewards import ROLE, Rewards
 from finegrain.recipes.session import Session
 from finegrain.scoring.records import Candidates, TrainerState
 from finegrain.train.collate import TrainingSet
-from finegrain.train.distributed import any_rank, broadcast_names, gather_by_position, rank, world
+from finegrain.train.distributed import any_rank, broadcast_names, rank, world
 from finegrain.types import Json, Ragged, TokenColumns
 
-ROLE = "answer"
-MEMBERS = "members/"
-"""Before the name of a reward: what its members say of the answers."""
 ROWS = ("sequence", "gold", "std", "baseline", "baseline_scale")
 """What has a number per answer and reward, and none per token."""
 
@@ -119,7 +118,10 @@ class BufferMaker:
             **{name: value for name, value in own_facts.items() if not math.isnan(value)},
             **{f"seconds/{name}": round(s, 4) for name, s in self.seconds.items()},
         }
-        lines = self._lines(number, step, prompts, answers, examples, rollout, update, whole)
+        each = self.sampling.answers
+        shown = [place * each + sample for place in range(min(self.samples, len(prompts))) for sample in range(min(2, each))]
+        gold = None if self.gold is None else dict(zip(self.gold.names, stack_rows(whole["gold"]).unbind(1), strict=True))
+        lines = [{"step": step, "buffer": number, **describe_answer(row, row % each, examples[row], rollout, update, gold)} for row in shown]
         rows = list(range(count)) if update.rows is None else update.rows.tolist()
         if not rows:
             self.session.say(f"buffer {number}: the selection keeps no answer, so that nothing trains")
@@ -276,47 +278,6 @@ class BufferMaker:
             found |= {"sampling/sampling_logp_difference/mean": mean(difference), "sampling/sampling_logp_difference/max": float(difference.max())}
         return found
 
-    def _lines(
-        self,
-        number: int,
-        step: int,
-        prompts: Sequence[Prompt],
-        answers: Sequence[Sample],
-        examples: Sequence[Example],
-        rollout: Rollout,
-        update: Update,
-        whole: Mapping[str, Ragged],
-    ) -> list[Json]:
-        """A fixed sample of the buffer for the report: the first two answers of its first prompts."""
-        each = self.sampling.answers
-        totals = torch.einsum("btn,n->bt", rollout.tokens, torch.tensor(rollout.weights, dtype=rollout.tokens.dtype))
-        found = []
-        for place in range(min(self.samples, len(prompts))):
-            for sample in range(min(2, each)):
-                row = place * each + sample
-                response = examples[row].responses[ROLE]
-                kl = None if rollout.ref_logp is None else (rollout.old_logp - rollout.ref_logp)[row]
-                spans = [
-                    [int(start), int(end), _number(totals[row, t]), _number(update.advantage[row, t]), None if kl is None else _number(kl[t])]
-                    for t, (start, end) in enumerate(response.offsets)
-                ]
-                line: dict[str, Any] = {
-                    "step": step,
-                    "buffer": number,
-                    "row": examples[row].row,
-                    "sample": sample,
-                    "prompt": examples[row].prompt_text,
-                    "text": response.text,
-                    "ended": Ended(int(answers[row].ended)).name.lower(),
-                    "rewards": dict(zip(self.rewards.names, _scores(rollout, row), strict=True)),
-                    "advantage": _number(update.advantage[row][rollout.mask[row]].sum() / max(1, int(rollout.mask[row].sum()))),
-                    "spans": spans,
-                }
-                if self.gold is not None:
-                    line["gold"] = dict(zip(self.gold.names, map(_number, whole["gold"][row].reshape(-1)), strict=True))
-                found.append(line)
-        return found
-
     def _warn(self, line: str) -> None:
         """Once a run."""
         if line not in self.warned:
@@ -330,16 +291,6 @@ class BufferMaker:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
-
-
-def pad(arrays: Sequence[np.ndarray]) -> Tensor:
-    """(B, T, ...) with 0 behind the end of an array; float64 stays, other numbers become float32."""
-    width = max((len(array) for array in arrays), default=0)
-    wide = any(array.dtype == np.float64 for array in arrays)
-    out = np.zeros((len(arrays), width, *(arrays[0].shape[1:] if len(arrays) else ())), dtype=np.float64 if wide else np.float32)
-    for row, array in enumerate(arrays):
-        out[row, : len(array)] = array
-    return torch.from_numpy(out)
 
 
 def take_rows(data: TrainingSet, rows: Sequence[int]) -> TrainingSet:
@@ -359,69 +310,6 @@ def take_rows(data: TrainingSet, rows: Sequence[int]) -> TrainingSet:
     )
 
 
-def stack_rows(rows: Ragged) -> Tensor:
-    """(B, n) of rows of n numbers."""
-    return torch.from_numpy(np.stack([own.reshape(-1) for own in rows]))
-
-
-def members_of(whole: Mapping[str, Ragged]) -> dict[str, Members]:
-    """By reward, what its members say of all answers."""
-    return {name.removeprefix(MEMBERS): np.stack(own) for name, own in whole.items() if name.startswith(MEMBERS)}
-
-
 def _cut(values: Tensor, lengths: Sequence[int]) -> Ragged:
     """(B, T, ...) without its padding."""
     return [values[row, :length].numpy() for row, length in enumerate(lengths)]
-
-
-def mean(values: Tensor) -> float:
-    """Of the numbers that are there; NaN for none."""
-    given = values[~values.isnan()]
-    return float(given.double().mean()) if len(given) else float("nan")
-
-
-def gather_ragged(arrays: Ragged, positions: Sequence[int], count: int, device: torch.device) -> Ragged:
-    """Arrays of all processes in the order of the buffer, bit for bit."""
-    if world() == 1:
-        return arrays
-    lengths = gather_by_position(torch.tensor([float(len(array)) for array in arrays], dtype=torch.float64), positions, count, torch.float64).long()
-    tail = gather_by_position(
-        torch.tensor([[float(np.prod(array.shape[1:], dtype=int))] for array in arrays], dtype=torch.float64).reshape(-1, 1),
-        positions,
-        count,
-        torch.float64,
-    )
-    wide = gather_by_position(
-        torch.tensor([[float(array.dtype == np.float64)] for array in arrays], dtype=torch.float64).reshape(-1, 1), positions, count, torch.float64
-    )
-    dims = gather_by_position(
-        torch.tensor([[float(array.ndim)] for array in arrays], dtype=torch.float64).reshape(-1, 1), positions, count, torch.float64
-    )
-    most, columns = int(lengths.max()), int(tail.max())
-    padded = torch.zeros(len(arrays), most, columns, dtype=torch.float64)
-    for row, array in enumerate(arrays):
-        padded[row, : len(array)] = torch.from_numpy(array.reshape(len(array), columns).astype(np.float64))
-    whole = gather_by_position(padded, positions, count, torch.float64).numpy()
-    dtype = np.float64 if bool(wide.max()) else np.float32
-    found = [whole[row, : int(length)].astype(dtype) for row, length in enumerate(lengths)]
-    return [own[:, 0] if int(dims.max()) == 1 else own for own in found]
-
-
-def gather_samples(own: Sequence[Sample], positions: Sequence[int], count: int, device: torch.device) -> list[Sample]:
-    """Answers of all processes in the order of the buffer; ids travel exactly."""
-    if world() == 1:
-        return list(own)
-    ids = gather_ragged([sample.ids.astype(np.float64) for sample in own], positions, count, device)
-    ended = gather_by_position(torch.tensor([float(sample.ended) for sample in own], dtype=torch.float64), positions, count, torch.float64)
-    logp = gather_ragged([sample.logp for sample in own], positions, count, device)
-    return [Sample(one.astype(np.int32), Ended(int(how)), lp) for one, how, lp in zip(ids, ended, logp, strict=True)]
-
-
-def _scores(rollout: Rollout, row: int) -> list[float | None]:
-    total = rollout.sequence[row] + torch.where(rollout.mask[row][:, None], rollout.tokens[row], 0.0).sum(0)
-    return [_number(value) for value in total]
-
-
-def _number(value: Any) -> float | None:
-    number = float(value)
-    return None if number != number else round(number, 6)

@@ -10,8 +10,9 @@ from finegrain.generate.sampling import Sampler, Sampling
 from finegrain.online.rollout import Ended
 from finegrain.ops.proportions import wilson
 from finegrain.ops.stats import mean_interval
-from finegrain.recipes.rollouts.buffer import BufferMaker, gather_ragged, gather_samples, stack_rows
+from finegrain.recipes.rollouts.buffer import BufferMaker
 from finegrain.recipes.rollouts.prompts import Prompt
+from finegrain.recipes.rollouts.ragged import gather_ragged, gather_samples, stack_rows
 from finegrain.recipes.rollouts.rewards import RewardColumns, Rewards
 from finegrain.train.distributed import broadcast_names, rank, world
 from finegrain.types import Json

@@ -10,12 +10,15 @@ from torch import Tensor
 
 from finegrain.errors import UsageError
 from finegrain.ops.aggregate import OfOneAnswer
-from finegrain.types import Scored
+from finegrain.types import Ragged, Scored
 
 Members = Float[np.ndarray, "B 2 M"]
 """float64; means and standard deviations of M members; NaN where an answer was not judged, and for standard deviations that are unknown."""
 GROWN = 2.0
 """Times its value in the first buffer: a larger spread says that the policy leaves what the members were trained on [choice]."""
+
+MEMBERS = "members/"
+"""Before the name of a reward: what its members say of the answers."""
 
 
 def pack_members(answer: Scored) -> Float[np.ndarray, "2 M"] | None:
@@ -79,3 +82,8 @@ class SpreadWatch:
                     "they were trained on, and the reward means less and less"
                 )
         return found
+
+
+def members_of(whole: Mapping[str, Ragged]) -> dict[str, Members]:
+    """By reward, what its members say of all answers."""
+    return {name.removeprefix(MEMBERS): np.stack(own) for name, own in whole.items() if name.startswith(MEMBERS)}

@@ -12,8 +12,9 @@ from finegrain.data.store import token_lengths
 from finegrain.generate.sampling import Sample
 from finegrain.online.rollout import Ended
 from finegrain.online.stages import StageState
-from finegrain.recipes.rollouts.buffer import ROLE, Buffer, BufferMaker
+from finegrain.recipes.rollouts.buffer import Buffer, BufferMaker
 from finegrain.recipes.rollouts.references import Reference
+from finegrain.recipes.rollouts.rewards import ROLE
 from finegrain.train.batches import Plan, Step, split
 from finegrain.train.collate import TrainingSet
 from finegrain.train.distributed import world
