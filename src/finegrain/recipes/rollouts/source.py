@@ -71,7 +71,7 @@ class OnlineSource:
             self.write(self.buffer.lines)
         step = self.step(self.buffer, index, within)
         if self.stopped or step is None:
-            self.skipped += step is not None
+            self.skipped += step is not None or not self.buffer.data.examples
             return None
         data = self.buffer.data
         return Taken(replace(trainer, data=data), step, facts, {name: replace(critic, data=data) for name, critic in self.critics.items()})
