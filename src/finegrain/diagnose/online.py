@@ -54,7 +54,8 @@ WORDS = {
     NONE_JUDGED: "No answer was judged in the last buffers: the run learns from nothing but its leash.",
     SOME_UNJUDGED: "Some answers were not judged, and were left out.",
     ALL_JUDGED: "Every answer was judged.",
-    MOST_SKIPPED: "Most updates were skipped, because the KL of the step had passed --kl-stop, or a selection kept no answer: sampling is paid for and not used. "
+    MOST_SKIPPED: "Most updates were skipped, because the KL of the step had passed --kl-stop, or a selection kept no answer: "
+    "sampling is paid for and not used. "
     "Lower the learning rate or the epochs per buffer, or raise --kl-stop.",
     SOME_SKIPPED: "Some updates were skipped, because the KL of the step had passed --kl-stop, or a selection kept no answer.",
     NONE_SKIPPED: "No, or hardly any, update was skipped.",
