@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from command import flags, write
+from command import flags, fresh, write
 from online_toys import make_model, shown
 from places import RESULTS, ROOT, describe_processor
 from toy_rewards import LETTERS, share_of_h, share_that_turns
@@ -98,7 +98,7 @@ def run(work: Path, world: str, arm: str, seed: int, buffers: int, steps: int) -
         rng = np.random.default_rng(0)
         write_jsonl(prompts, [{"prompt": " ".join(rng.choice(list(LETTERS), 4))} for _ in range(16)])
     model, tokenizer = make_model(seed)
-    out = work / "runs" / name
+    out = fresh(work / "runs" / name)
     finegrain.train_online(
         model,
         prompts,

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +15,12 @@ def flags(description: str | None, *, seeds: int | None = None, out: Path | None
     if out is not None:
         parser.add_argument("--out", type=Path, default=out, help="folder of the results")
     return parser
+
+
+def fresh(folder: Path) -> Path:
+    """The folder of a run that is not done, without what a stopped script left there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
 
 
 def write(folder: Path, name: str, facts: Mapping[str, object] | Sequence[object], page: str, *, indent: int | None = 1) -> None:

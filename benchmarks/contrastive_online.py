@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from command import flags, write
+from command import flags, fresh, write
 from online_toys import make_model, shown
 from places import RESULTS, ROOT, describe_processor
 from toy_rewards import LETTERS
@@ -95,7 +95,7 @@ def run(work: Path, arm: str, seed: int, rate: float, buffers: int) -> list[dict
     if done.exists():
         return json.loads(done.read_text())  # type: ignore[no-any-return]
     model, tokenizer = make_model(seed)
-    out = work / "runs" / name
+    out = fresh(work / "runs" / name)
     finegrain.train_online(
         model,
         make_prompts(work),

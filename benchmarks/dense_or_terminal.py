@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from command import flags, write
+from command import flags, fresh, write
 from online_toys import LETTERS, REWARDS, make_model, shown
 from places import RESULTS, ROOT, describe_processor
 from toy_rewards import mean_quality
@@ -110,7 +110,7 @@ def run(work: Path, name: str, rate: float, seed: int) -> list[float]:
     if done.exists():
         return json.loads(done.read_text())  # type: ignore[no-any-return]
     model, tokenizer = make_model(seed)
-    out = work / "runs" / done.stem
+    out = fresh(work / "runs" / done.stem)
     finegrain.train_online(
         model,
         work / "prompts.jsonl",

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from command import flags, write
+from command import flags, fresh, write
 from online_toys import make_model
 from places import RESULTS, ROOT, describe_processor
 from toy_rewards import LETTERS
@@ -44,7 +44,7 @@ def run(work: Path, gold: str, rate: float, seed: int, buffers: int) -> list[Jso
     rng = np.random.default_rng(0)
     prompts = write_jsonl(work / "prompts.jsonl", [{"prompt": " ".join(rng.choice(list(LETTERS), 4))} for _ in range(8)])
     model, tokenizer = make_model(seed)
-    out = work / "runs" / done.stem
+    out = fresh(work / "runs" / done.stem)
     finegrain.train_online(
         model,
         prompts,

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from command import flags, write
+from command import flags, fresh, write
 from places import RESULTS, ROOT, describe_processor
 from tokenizers import Tokenizer, models, pre_tokenizers
 from toy_rewards import LETTERS
@@ -65,7 +65,7 @@ def run(work: Path, name: str, algorithm: str, reward: str, seed: int, *, rate: 
         rng = np.random.default_rng(0)
         write_jsonl(prompts, [{"prompt": " ".join(rng.choice(list(LETTERS), 4))} for _ in range(8)])
     model, tokenizer = make_model(seed)
-    out = work / "runs" / done.stem
+    out = fresh(work / "runs" / done.stem)
     finegrain.train_online(
         model,
         prompts,

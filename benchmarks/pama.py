@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from command import flags, write
+from command import flags, fresh, write
 from online_toys import make_model, shown
 from places import RESULTS, ROOT, describe_processor
 from torch import Tensor
@@ -110,7 +110,7 @@ def run(work: Path, name: str, seed: int, rate: float, buffers: int) -> dict[str
         rng = np.random.default_rng(0)
         write_jsonl(prompts, [{"prompt": " ".join(rng.choice(list(LETTERS), 4))} for _ in range(4)])
     model, tokenizer = make_model(seed)
-    out = work / "runs" / done.stem
+    out = fresh(work / "runs" / done.stem)
     finegrain.train_online(
         model,
         prompts,

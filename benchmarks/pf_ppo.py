@@ -21,7 +21,7 @@ from typing import Any
 import filter_rewards
 import numpy as np
 import torch
-from command import flags, write
+from command import flags, fresh, write
 from online_toys import LETTERS, make_model, shown
 from places import RESULTS, ROOT, describe_processor
 
@@ -112,7 +112,7 @@ def online(work: Path, name: str, reward: str, seed: int, rate: float, *, epochs
     return finegrain.train_online(
         model,
         prompts_of(work),
-        work / "runs" / name,
+        fresh(work / "runs" / name),
         reward=f"{functions}:{reward}",
         gold=(f"{functions}:true_score",),
         algorithm=PPO(epochs=2),

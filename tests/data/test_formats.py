@@ -170,7 +170,7 @@ def refuses(entry, shape):
 def test_a_format_serves_what_it_can_be_converted_to():
     served = [serves(entry, shape) for entry in FORMATS for shape in Shape]
     assert served == [not refuses(entry, shape) for entry in FORMATS for shape in Shape]
-    assert {find_own_shape(entry) for entry in FORMATS} == set(Shape)
+    assert {find_own_shape(entry) for entry in FORMATS} == set(Shape) - {Shape.EXPLORED}  # pairs with one column more
 
 
 def test_what_has_no_pairs_says_so():

@@ -139,6 +139,9 @@ def asked_of(command: Command, name: str) -> list[str | Path]:
     """What an objective needs beside pairs."""
     if name == "pro":
         return ["--data", ranked_rows(command.folder)]
+    if name == "selm":
+        rows = [json.loads(line) for line in command.data.read_text().splitlines()]
+        return ["--data", write_rows(command.folder / "explored.jsonl", [{**row, "generated": row["rejected"]} for row in rows])]
     if name not in REWARDED:
         return list(CREDITED.get(name, []))
     judge = command.folder / "judge.py"
