@@ -51,7 +51,7 @@ class OnlineTraining:
     keep: Literal["last", "best"] = "last"
     """Which model is written at the end: the last one, or the one with the highest held-out reward among those that were evaluated."""
     save_every: NonNegativeInt = 0
-    """Updates between checkpoints, within a buffer too; 0 saves at the end and on Ctrl-C only."""
+    """Updates between checkpoints, within a buffer too; 0 saves on Ctrl-C only, and where a reward fails or a step diverges."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     train_only: str | None = None

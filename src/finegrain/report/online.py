@@ -173,7 +173,7 @@ def read_rollouts(folder: Path) -> list[SampledAnswer]:
             continue
         try:
             answer = _answer(json.loads(line))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
             told = f"{file}:{number} is not a sampled answer ({type(error).__name__}: {error})"
             raise CheckpointError(f"{told}; remove the file for a report without answers") from error
         found[answer.buffer, answer.row, answer.sample] = answer
