@@ -6,9 +6,11 @@
 prompt is ranked with a pair of the data, which holds the worse half of the answers alone; the policy then trains with the reference of the round.
 Arms: alpha 0 (iterative DPO), .1, .3, .6 and 1, and the control, a push of the same size away from an answer drawn at random: it explores for no
 reason. Every arm has the same three learning rates, tuned on two seeds that are not reported. The paper's alpha is 0.001: these are 100 to 1000 times
-larger, and what they gain says nothing about 0.001. Writes selm.{json,md}.
+larger, and what they gain says nothing about 0.001. Plain gradient steps and Adam are compared, since Adam makes a step of full size of any
+gradient, also of a push on an answer that no pair holds. Writes selm.{json,md}.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,11 @@ from finegrain.ops.stats import mean_interval
 from finegrain.types import Pair, Side
 
 PROMPTS, ANSWERS, ROUNDS, STEPS, BETA = 64, 40, 6, 30, 0.1
-RATES = (0.03, 0.1, 0.3)
+OPTIMISERS: dict[str, tuple[type[torch.optim.Optimizer], tuple[float, ...]]] = {
+    "plain gradient": (torch.optim.SGD, (0.3, 1.0, 3.0)),
+    "Adam": (torch.optim.Adam, (0.01, 0.03, 0.1)),
+}
+"""With the rates that every arm chooses from."""
 PAPER = 0.001
 ARMS = {
     "alpha 0": (0.0, False),
@@ -30,11 +36,12 @@ ARMS = {
     "alpha 0.3": (0.3, False),
     "alpha 0.6": (0.6, False),
     "alpha 1": (1.0, False),
+    "random push 0.3": (0.3, True),
     "random push 0.6": (0.6, True),
 }
 
 
-def run(seed: int, alpha: float, *, random_push: bool, rate: float) -> dict[str, float]:
+def run(seed: int, alpha: float, *, random_push: bool, optimiser_type: type[torch.optim.Optimizer], rate: float) -> dict[str, float]:
     """Distinct greedy answers per prompt over all rounds, the expected reward, and KL(policy || start) in nats."""
     rng, rows = np.random.default_rng(seed), np.arange(PROMPTS)
     reward = rng.random((PROMPTS, ANSWERS))
@@ -53,7 +60,7 @@ def run(seed: int, alpha: float, *, random_push: bool, rate: float) -> dict[str,
         scores = reward[rows[:, None], three]
         best, worst = three[rows, scores.argmax(1)], three[rows, scores.argmin(1)]
         pushed = rng.integers(ANSWERS, size=PROMPTS) if random_push else greedy
-        optimiser = torch.optim.Adam([logits], lr=rate)
+        optimiser = optimiser_type([logits], lr=rate)
         for _ in range(STEPS):
             loss = objective(Pair(sides={role: side(logits, start, own) for role, own in zip(SELM.roles, (best, worst, pushed), strict=True)})).sum()
             optimiser.zero_grad()
@@ -72,13 +79,16 @@ def side(logits: torch.Tensor, start: torch.Tensor, answers: np.ndarray) -> Side
 
 
 def measure(seeds: range, tuning: range) -> list[dict[str, Any]]:
-    """Every arm at its best rate."""
+    """Every arm at its best rate, under each optimiser."""
     rows: list[dict[str, Any]] = []
-    for name, (alpha, random_push) in ARMS.items():
-        tried = {rate: float(np.mean([run(seed, alpha, random_push=random_push, rate=rate)["reward"] for seed in tuning])) for rate in RATES}
-        rate = max(tried, key=tried.__getitem__)
-        found = [run(seed, alpha, random_push=random_push, rate=rate) for seed in seeds]
-        rows.append({"arm": name, "alpha": alpha, "rate": rate, "tried": tried, **{key: [one[key] for one in found] for key in found[0]}})
+    for optimiser, (kind, rates) in OPTIMISERS.items():
+        for name, (alpha, random_push) in ARMS.items():
+            one = partial(run, alpha=alpha, random_push=random_push, optimiser_type=kind)
+            tried = {rate: float(np.mean([one(seed, rate=rate)["reward"] for seed in tuning])) for rate in rates}
+            rate = max(tried, key=tried.__getitem__)
+            found = [one(seed, rate=rate) for seed in seeds]
+            about = {"optimiser": optimiser, "arm": name, "alpha": alpha, "rate": rate, "tried": tried}
+            rows.append({**about, **{key: [own[key] for own in found] for key in found[0]}})
     return rows
 
 
@@ -86,15 +96,16 @@ def report(rows: list[dict[str, Any]]) -> str:
     """The page."""
     lines = [
         "# SELM by alpha", "", f"{describe_processor()['processor']}. {PROMPTS} prompts with {ANSWERS} answers, {ROUNDS} rounds of {STEPS} steps, "
-        f"beta {BETA}, rates {', '.join(f'{rate:g}' for rate in RATES)} tuned for each arm on two other seeds; means ± half of a 95 % interval over "
+        f"beta {BETA}, three rates tuned for each arm on two other seeds; means ± half of a 95 % interval over "
         f"{len(rows[0]['reward'])} seeds. The paper's alpha is {PAPER:g}.", "",
-        "| arm | times the paper's alpha | rate | distinct greedy answers per prompt | expected reward | less alpha 0, paired | KL, nats |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| optimiser | arm | times the paper's alpha | rate | distinct greedy answers | expected reward | less alpha 0, paired | KL, nats |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]  # fmt: skip
     for row in rows:
-        gain = mean_interval([one - other for one, other in zip(row["reward"], rows[0]["reward"], strict=True)])
+        base = next(one for one in rows if one["optimiser"] == row["optimiser"])
+        gain = mean_interval([one - other for one, other in zip(row["reward"], base["reward"], strict=True)])
         numbers = f"{shown(mean_interval(row['distinct']), 2)} | {shown(mean_interval(row['reward']))} | {shown(gain)} | {np.mean(row['kl']):.2f}"
-        lines.append(f"| {row['arm']} | {row['alpha'] / PAPER:.0f} | {row['rate']:g} | {numbers} |")
+        lines.append(f"| {row['optimiser']} | {row['arm']} | {row['alpha'] / PAPER:.0f} | {row['rate']:g} | {numbers} |")
     return "\n".join([*lines, ""])
 
 
