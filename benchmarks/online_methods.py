@@ -150,7 +150,7 @@ def page(rows: Sequence[Mapping[str, object]]) -> str:
         "runs, what it changes and that `finegrain again` repeats it, not how good it is: six updates at rate 3e-5 move little. Prompts: dialogues, "
         f"of hh_harmless; questions, of qa_feedback without the passages. Reward models: {PAIRS} pairs of hh_harmless (edits: people's corrections "
         "of qa_feedback), one epoch. density is the share of the advantage's variance within answers, kl the distance from the start model in nats "
-        "per answer; weights are compared as stored, in bfloat16. Made by `benchmarks/online_methods.py`."
+        "per token; weights are compared as stored, in bfloat16. Made by `benchmarks/online_methods.py`."
     )
     head = ["method", "`finegrain` …", "prompts", "updates", "reward, first to last buffer", "held out before", "held out after", "density", "kl"]
     head += ["own measures", "weights changed", "training, s", "`finegrain again`"]
