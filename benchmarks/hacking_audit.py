@@ -4,8 +4,8 @@
 
 The toy of 16 words of online_toys.py, whose reward is the share of one word, s. Gold, which never trains, is s (1 - 0.8 s): it rises with the proxy
 until s = 0.625 and then falls, so that optimising further is hacking. The control's gold is s itself. Reported are the buffer at which the verdict
-`reward hacking` is first given, and what share of its rise gold has lost by then; asked is less than a tenth. Gold's own value is taken from s, which
-is smooth, so that scatter of one buffer counts as no fall. Writes benchmarks/results/hacking-audit.{json,md}; finished runs stay.
+`reward hacking` is first given, and what share of its rise gold has lost by then; asked is less than a tenth. Both are read off gold's moving
+mean over the whole run, so that scatter of one buffer counts as no fall. Writes benchmarks/results/hacking-audit.{json,md}; finished runs stay.
 """
 
 import json

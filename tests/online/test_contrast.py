@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from finegrain.online.contrast import contrast_facts, contrast_rewards, whole_rewards
+from finegrain.online.contrast import contrast_facts, contrast_rewards
 from finegrain.online.gae import GAE
 from finegrain.online.groups import GroupMean, GroupNorm, LeaveOneOut
 from finegrain.online.rollout import Rollout
@@ -53,8 +53,8 @@ def test_any_function_of_the_prompt_cancels(dense: bool) -> None:
     torch.testing.assert_close(moved.advantage, plain.advantage)
     twice = replace(rollout, sequence=2 * rollout.sequence, tokens=2 * rollout.tokens)
     torch.testing.assert_close(
-        whole_rewards(contrast_rewards(with_baseline(twice, [2 * bar for bar in bars]))),
-        2 * whole_rewards(contrast_rewards(with_baseline(rollout, bars))),
+        contrast_rewards(with_baseline(twice, [2 * bar for bar in bars])).totals,
+        2 * contrast_rewards(with_baseline(rollout, bars)).totals,
         equal_nan=True,
     )
     cubed = contrast_rewards(with_baseline(replace(rollout, sequence=rollout.sequence**3), [bar**3 for bar in bars]))
@@ -84,17 +84,17 @@ def test_rewards_on_tokens_keep_their_differences() -> None:
     found = contrast_rewards(with_baseline(rollout, [0.3, -0.7, 1.1]))
     torch.testing.assert_close(found.tokens, rollout.tokens)
     bars = torch.tensor([0.3, -0.7, 1.1], dtype=torch.float64)[rollout.group][:, None]
-    torch.testing.assert_close(whole_rewards(found), whole_rewards(rollout) - bars, equal_nan=True)
+    torch.testing.assert_close(found.totals, rollout.totals - bars, equal_nan=True)
 
 
 def test_scale_and_gate_take_the_whole_answer() -> None:
     rollout = make_rollout(dense=True)
     scale = torch.full((ANSWERS, 1), 4.0, dtype=torch.float64)
     scaled = contrast_rewards(with_baseline(rollout, [0.3] * 3, baseline_scale=scale))
-    torch.testing.assert_close(whole_rewards(scaled), (whole_rewards(rollout) - 0.3) / 4, equal_nan=True)
+    torch.testing.assert_close(scaled.totals, (rollout.totals - 0.3) / 4, equal_nan=True)
     gated = contrast_rewards(with_baseline(rollout, [0.3] * 3, above_only=True))
-    whole = whole_rewards(rollout)
-    torch.testing.assert_close(whole_rewards(gated), (whole - 0.3).clamp(min=0).where(~whole.isnan(), whole), equal_nan=True)
+    whole = rollout.totals
+    torch.testing.assert_close(gated.totals, (whole - 0.3).clamp(min=0).where(~whole.isnan(), whole), equal_nan=True)
     below = (whole <= 0.3)[:, 0]
     assert below.any()
     assert not gated.tokens[below].any()

@@ -28,21 +28,16 @@ def contrast_rewards(rollout: Rollout) -> Rollout:
     scale = _scale(rollout, known).to(rollout.sequence.dtype)
     sequence, tokens = (rollout.sequence - bar) / scale, rollout.tokens / scale[:, None].to(rollout.tokens.dtype)
     if rollout.above_only:
-        below = known & (whole_rewards(rollout) <= bar)  # never of an answer that nobody judged: NaN is not below
+        below = known & (rollout.totals <= bar)  # never of an answer that nobody judged: NaN is not below
         sequence, tokens = torch.where(below, 0.0, sequence), torch.where(below[:, None], 0.0, tokens)
     return replace(rollout, sequence=sequence, tokens=tokens, baseline=None, baseline_scale=None, above_only=False)
-
-
-def whole_rewards(rollout: Rollout) -> Rewards:
-    """Of every answer by reward, with those of its tokens; NaN where it was not judged."""
-    return rollout.sequence + torch.where(rollout.mask[..., None], rollout.tokens, 0.0).sum(1).to(rollout.sequence.dtype)
 
 
 def contrast_facts(rollout: Rollout, names: Sequence[str]) -> dict[str, float]:
     """By reward with a baseline: the mean relative reward, and the share of answers above the baseline, which is the win rate by this reward."""
     if rollout.baseline is None:
         return {}
-    bar, relative = rollout.baseline, whole_rewards(contrast_rewards(rollout))
+    bar, relative = rollout.baseline, contrast_rewards(rollout).totals
     found: dict[str, float] = {}
     for place, name in enumerate(names):
         judged = ~relative[:, place].isnan() & ~bar[:, place].isnan()

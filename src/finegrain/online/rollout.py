@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -61,6 +62,11 @@ class Rollout:
     """(n,) of the rewards, for logs; empty: their places, from 0."""
     columns: Mapping[str, Float[Tensor, " B"]] = field(default_factory=dict)
     """Numbers of the prompts' rows by name."""
+
+    @property
+    def totals(self) -> Float[Tensor, "B n"]:
+        """Of every answer by reward, with those of its tokens; NaN where it was not judged."""
+        return self.sequence + torch.where(self.mask[..., None], self.tokens, 0.0).sum(1).to(self.sequence.dtype)
 
     @property
     def lengths(self) -> Int[Tensor, " B"]:

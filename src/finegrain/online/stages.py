@@ -170,7 +170,7 @@ def compute_update(
         advantage=found.advantage,
         advantages=found.advantages,
         returns=found.returns,
-        weight=_weight(found.rewards, found.trains, _masked(rollout, stages), found.returns is not None or found.advantages is not None),
+        weight=_weight(found.rewards, found.trains, masked_answers(rollout, stages), found.returns is not None or found.advantages is not None),
         columns={BETA: torch.full_like(rollout.sequence[:, 0], state.beta)} if _adapts_loss(stages.leash) else {},
         rewards=found.rewards,
         facts={
@@ -210,7 +210,7 @@ def _estimate(
     """`logged`: the rewards before baselines, for logs."""
     answers = stages.transforms.of_answers(combined, rollout)
     rewards = stages.transforms.of_tokens(answers, rollout, _penalty(stages.leash, rollout, beta), greedy)
-    trains = rewards.judged & ~_masked(rollout, stages)
+    trains = rewards.judged & ~masked_answers(rollout, stages)
     found = stages.advantage(rewards)
     live = rollout.mask & trains[:, None]
     advantage = stages.whitening(found.advantage, live)
@@ -219,7 +219,7 @@ def _estimate(
     return _Estimated(answers, rewards, trains, advantage, None, returns, facts)
 
 
-def _masked(rollout: Rollout, stages: Stages) -> Bool[Tensor, " B"]:
+def masked_answers(rollout: Rollout, stages: Stages) -> Bool[Tensor, " B"]:
     """Answers that were cut, where these do not train."""
     return (rollout.ended == Ended.LENGTH) & (not stages.transforms.truncated.trains)
 

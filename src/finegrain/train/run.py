@@ -98,7 +98,9 @@ def train(trainer: Trainer, source: Plan | StepSource, recorder: Recorder, *, re
 
 @contextmanager
 def _saving(trainer: Trainer, step: int, source: StepSource | None, recorder: Recorder, *, of: type[FinegrainError], done: int) -> Iterator[None]:
-    """Saves the state after `step` updates where an error of this kind ends a run whose source makes its data, and `done` of them were not new."""
+    """Where an error of this kind ends a run whose source makes its data: saves the state after `step` updates, if there is one after the `done`
+    ones that the run began with.
+    """
     try:
         yield
     except of:

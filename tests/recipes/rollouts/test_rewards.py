@@ -269,3 +269,9 @@ def test_facts() -> None:
 
 def test_names_of_measures_and_classifiers() -> None:
     assert opened("measure:similarity:answer", "measure:similarity", "measure:fkgl").names == ("similarity", "similarity-2", "fkgl")
+
+
+def test_rewards_that_did_not_judge_an_answer_count_as_0_in_its_sum() -> None:
+    rewards = Rewards((), (2.0, 0.5), Terminal(), None)
+    totals = torch.tensor([[1.0, 4.0], [torch.nan, 4.0], [torch.nan, torch.nan]], dtype=torch.float64)
+    torch.testing.assert_close(rewards.weigh(totals), torch.tensor([4.0, 2.0, torch.nan], dtype=torch.float64), equal_nan=True)

@@ -173,10 +173,7 @@ class BufferMaker:
             drawn = greedy([prompt.example.prompt for prompt in mine], [prompt.example.row for prompt in mine], number)
         with self._timed("reward"):
             examples = self.read(mine, [many[0] for many in drawn])
-            totals = self.rewards.score(self.candidates(mine, examples, range(len(mine))), state).totals
-        judged = ~totals.isnan()
-        summed = torch.where(judged, totals, 0.0) @ torch.tensor(self.rewards.weights, dtype=totals.dtype)
-        summed = torch.where(judged.any(1), summed, torch.nan)
+            summed = self.rewards.weigh(self.rewards.score(self.candidates(mine, examples, range(len(mine))), state).totals)
         whole = gather_ragged(list(summed.numpy()[:, None]), own, len(prompts), self.session.device)
         return torch.from_numpy(np.concatenate(whole)).repeat_interleave(self.sampling.answers)
 
@@ -261,7 +258,7 @@ class BufferMaker:
         """Numbers of the buffer that the stages do not know: rewards by name, distances, and how far training's numerics are from the sampler's."""
         mask = rollout.mask
         found: Json = {"entropy": mean(-rollout.old_logp[mask])}  # its estimate from the tokens drawn
-        totals = rollout.sequence + torch.where(mask[..., None], rollout.tokens, 0.0).sum(1)
+        totals = rollout.totals
         for place, name in enumerate(self.rewards.names):
             given = totals[:, place][~totals[:, place].isnan()]
             found |= {f"rewards/{name}/mean": mean(given), f"rewards/{name}/std": float(given.std()) if len(given) > 1 else 0.0}

@@ -36,8 +36,7 @@ def describe_answer(row: int, sample: int, example: Example, rollout: Rollout, u
 
 
 def _scores(rollout: Rollout, row: int) -> list[float | None]:
-    total = rollout.sequence[row] + torch.where(rollout.mask[row][:, None], rollout.tokens[row], 0.0).sum(0)
-    return [_number(value) for value in total]
+    return [_number(value) for value in rollout.totals[row]]
 
 
 def _number(value: Any) -> float | None:

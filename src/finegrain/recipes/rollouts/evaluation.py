@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from finegrain.generate.sampling import Sampler, Sampling
 from finegrain.online.rollout import Ended
@@ -43,9 +44,7 @@ class HeldOut:
         candidates, state = self.maker.candidates(self.prompts, examples, own), self.maker.progress(1)
         results: dict[str, Any] = {}
         totals = self._totals(self.maker.rewards, self.maker.rewards.score(candidates, state), own, count)
-        judged = ~np.isnan(totals)
-        summed = np.where(judged, totals, 0.0) @ np.array(self.maker.rewards.weights)
-        results["eval_reward"] = interval(np.where(judged.any(1), summed, np.nan))  # summed as in training
+        results["eval_reward"] = interval(self.maker.rewards.weigh(torch.from_numpy(totals)).numpy())
         for place, name in enumerate(self.maker.rewards.names):
             results[f"eval_rewards/{name}"] = interval(totals[:, place])
         if self.maker.gold is not None:

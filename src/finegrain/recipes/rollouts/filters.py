@@ -8,10 +8,10 @@ from finegrain.commands.online import OnlineSettings
 from finegrain.configure import to_json, to_kebab
 from finegrain.errors import DataError
 from finegrain.online.combine import Apart, sum_rewards
+from finegrain.online.contrast import contrast_rewards
 from finegrain.online.filter_r2 import FILTERS, FilterFit, best_filter, compare_filters
-from finegrain.online.rollout import Ended
 from finegrain.online.select import KeepAll, RewardFilter
-from finegrain.online.stages import answer_totals
+from finegrain.online.stages import answer_totals, masked_answers
 from finegrain.recipes.rollouts.source import OnlineSource
 from finegrain.terminal import write_line
 from finegrain.train.distributed import rank
@@ -30,14 +30,15 @@ def rank_filters(asked: OnlineSettings, source: OnlineSource) -> Json:
     buffers = min(asked.filter_buffers, len(source.plan))
     for number in range(buffers):
         places = [int(place) for place in source.plan.rows(number)]
-        rollout, gold = source.maker.judge(number, places)
+        plain, gold = source.maker.judge(number, places)
+        rollout = contrast_rewards(plain)
         stages = source.maker.stages
         combined = sum_rewards(rollout) if isinstance(stages.combination, Apart) else stages.combination(rollout)
         totals = answer_totals(stages.transforms.of_answers(combined, rollout), rollout)
         rewards.append(totals)
         golds.append(gold)
         groups.append(rollout.group + number * asked.training.prompts)
-        takes_part.append(~totals.isnan() & (stages.transforms.truncated.trains | (rollout.ended != Ended.LENGTH)))
+        takes_part.append(~totals.isnan() & ~masked_answers(rollout, stages))
     reward, truth, group, trains = (torch.cat(own) for own in (rewards, golds, groups, takes_part))
     judged = int((trains & ~truth.isnan()).sum())
     if not judged:

@@ -18,7 +18,7 @@ from finegrain.online.groups import GreedyBaseline, GroupComparison
 from finegrain.online.macro import GivenSegments, MacroGAE
 from finegrain.online.policy_loss import SeparateCritic
 from finegrain.online.stages import Stages
-from finegrain.ops.aggregate import MeanReward
+from finegrain.ops.aggregate import MeanReward, reads_batch
 from finegrain.recipes.rollouts.baselines import PromptBaselines, open_baselines
 from finegrain.recipes.rollouts.prompts import Prompt, read_prompts, split_prompts
 from finegrain.recipes.rollouts.references import list_paths
@@ -105,6 +105,8 @@ def _check_stages(asked: OnlineSettings, stages: Stages) -> None:
         raise UsageError(
             "advantage:greedy-baseline compares with the policy's own greedy answer, and --baseline with a fixed sampler's; take one of them"
         )
+    if isinstance(stages.advantage, GreedyBaseline) and reads_batch(asked.aggregate):
+        raise UsageError("advantage:greedy-baseline scores one answer alone, and this aggregate takes the least over a whole buffer; take per-sample")
     if isinstance(stages.advantage, MacroGAE) and isinstance(stages.advantage.termination, GivenSegments):
         raise UsageError("advantage.termination:given-segments is for Python: no reward of this command cuts the answers; take windows or perplexity")
     if asked.critic is not None and not (stages.advantage.reads_values and isinstance(asked.algorithm.critic, SeparateCritic)):

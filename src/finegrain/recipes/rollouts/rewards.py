@@ -140,6 +140,12 @@ class Rewards:
         several = {name: _stack_members(own) for name, own in members.items() if any(one is not None for one in own)}
         return RewardColumns(sequence, tokens, None if bool(std.isnan().all()) else std, spans, unjudged, truncated, warnings, several)
 
+    def weigh(self, totals: Float[Tensor, "B n"]) -> Float[Tensor, " B"]:
+        """The weighted sum of each answer's rewards; one that did not judge it counts as 0, NaN where none did."""
+        judged = ~totals.isnan()
+        summed = torch.where(judged, totals, 0.0) @ torch.tensor(self.weights, dtype=totals.dtype)
+        return torch.where(judged.any(1), summed, torch.nan)
+
     def settle(self, sequence: Float[Tensor, "B n"], members: Mapping[str, Members]) -> Float[Tensor, "B n"]:
         """`sequence` of all answers of a buffer, with those rewards put in that depend on the other answers in it."""
         found = sequence.clone()
