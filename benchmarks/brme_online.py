@@ -18,17 +18,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from command import flags, fresh, write
-from online_toys import make_model, shown
+from command import flags, write
+from online_toys import make_model, make_prompts, train_toy
 from places import RESULTS, ROOT, describe_processor
+from tables import shown
 from toy_rewards import LETTERS, share_of_h, share_that_turns
 
 import finegrain
 from finegrain.catalog import load
-from finegrain.commands.online import OnlineTraining
 from finegrain.commands.settings import Common, Training
 from finegrain.data.planted import write_jsonl
-from finegrain.generate.sampling import Sampling
 from finegrain.online.leash import InLoss
 from finegrain.ops.aggregate import MeanReward, Nominal, NominalMix, OfOneAnswer, PerBatch, PerSample
 from finegrain.ops.stats import mean_interval
@@ -93,28 +92,22 @@ def run(work: Path, world: str, arm: str, seed: int, buffers: int, steps: int) -
     one, heads = make_rewards(work, seed, steps)
     gold = f"{REWARDS}:{WORLDS[world].__name__}"
     aggregate = ARMS[arm]
-    prompts = work / "prompts.jsonl"
-    if not prompts.exists():
-        rng = np.random.default_rng(0)
-        write_jsonl(prompts, [{"prompt": " ".join(rng.choice(list(LETTERS), 4))} for _ in range(16)])
-    model, tokenizer = make_model(seed)
-    out = fresh(work / "runs" / name)
-    finegrain.train_online(
-        model,
-        prompts,
-        out,
+    lines = train_toy(
+        work,
+        name,
+        make_prompts(work, 16),
+        seed=seed,
+        rate=RATE,
+        tokens=TOKENS,
+        buffers=buffers / 2,
         reward=gold if arm.startswith("gold") else str(one if aggregate is None else heads),
         gold=tuple(f"{REWARDS}:{one.__name__}" for one in WORLDS.values()),
         aggregate=MeanReward() if aggregate is None else aggregate,
         algorithm=load("algorithm", "grpo")(),
         leash=InLoss(beta=BETA),
-        tokenizer=tokenizer,
-        sampling=Sampling(answers=8, max_new_tokens=TOKENS),
-        common=Common(lr=RATE, seed=seed, max_length=128, device="cpu"),
-        training=OnlineTraining(prompts=8, epochs=buffers / 2, holdout=0.0, samples=0),
     )
     found = []
-    for line in (json.loads(text) for text in (out / "metrics.jsonl").read_text().splitlines()):
+    for line in lines:
         if "buffer" in line:
             spread = next((value for key, value in line.items() if key.startswith("spread/")), None)
             golds = {key: line[key] for key in line if key.startswith("gold/")}

@@ -18,18 +18,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from command import flags, fresh, write
-from online_toys import make_model, shown
+from command import flags, write
+from online_toys import make_model, make_prompts, train_toy
 from places import RESULTS, ROOT, describe_processor
-from toy_rewards import LETTERS
+from tables import shown
 
-import finegrain
 from finegrain.catalog import load
 from finegrain.commands.baseline import BaselineSettings
-from finegrain.commands.online import OnlineTraining
-from finegrain.commands.settings import Common
 from finegrain.data.planted import write_jsonl
-from finegrain.generate.sampling import Sampling
 from finegrain.online.leash import InReward
 from finegrain.ops.stats import mean_interval
 from finegrain.recipes.score_files.baseline_scores import run_baseline
@@ -50,15 +46,6 @@ ARMS = {
 }
 
 
-def make_prompts(work: Path) -> Path:
-    """The prompts, the same for all seeds."""
-    file = work / "prompts.jsonl"
-    if not file.exists():
-        rng = np.random.default_rng(0)
-        write_jsonl(file, [{"prompt": " ".join(rng.choice(list(LETTERS), 4))} for _ in range(PROMPTS)])
-    return file
-
-
 def make_table(work: Path, seed: int, kind: str) -> Path:
     """Scores of the start model's own answers, sampled as in training; `shuffled`: each prompt has another one's."""
     table = work / f"baseline-{kind}-{seed}.jsonl"
@@ -67,7 +54,7 @@ def make_table(work: Path, seed: int, kind: str) -> Path:
     model, tokenizer = make_model(seed)
     torch.manual_seed(1000 + seed)
     rows = []
-    for line in make_prompts(work).read_text().splitlines():
+    for line in make_prompts(work, PROMPTS).read_text().splitlines():
         prompt = json.loads(line)["prompt"]
         ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
         drawn = model.generate(
@@ -94,23 +81,22 @@ def run(work: Path, arm: str, seed: int, rate: float, buffers: int) -> list[dict
     done = work / f"{name}.json"
     if done.exists():
         return json.loads(done.read_text())  # type: ignore[no-any-return]
-    model, tokenizer = make_model(seed)
-    out = fresh(work / "runs" / name)
-    finegrain.train_online(
-        model,
-        make_prompts(work),
-        out,
+    lines = train_toy(
+        work,
+        name,
+        make_prompts(work, PROMPTS),
+        seed=seed,
+        rate=rate,
+        tokens=TOKENS,
+        buffers=buffers * PER_BUFFER / PROMPTS,
+        per_buffer=PER_BUFFER,
+        answers=ANSWERS,
         reward=reward,
         gold=(SHARE,),
         baseline=(make_table(work, seed, kind),) if kind else (),
         algorithm=load("algorithm", algorithm)(**PASSES[algorithm]),
         leash=InReward(beta=BETA),
-        tokenizer=tokenizer,
-        sampling=Sampling(answers=ANSWERS, max_new_tokens=TOKENS),
-        common=Common(lr=rate, seed=seed, max_length=128, device="cpu"),
-        training=OnlineTraining(prompts=PER_BUFFER, epochs=buffers * PER_BUFFER / PROMPTS, holdout=0.0, samples=0),
     )
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     kept = ("gold/share_of_h/mean", "advantage/std", "value/explained_variance", "contrast/share_with_offsets/above", "kl")
     found = [{key: line[key] for key in kept if key in line} for line in lines if "buffer" in line]
     done.write_text(json.dumps(found))

@@ -21,17 +21,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from command import flags, fresh, write
-from online_toys import LETTERS, REWARDS, make_model, shown
+from command import flags, write
+from online_toys import LETTERS, REWARDS, make_model, train_toy
 from places import RESULTS, ROOT, describe_processor
+from tables import shown
 from toy_rewards import mean_quality
 
 import finegrain
-from finegrain.commands.online import OnlineTraining
 from finegrain.commands.settings import Common, Training
 from finegrain.credit.reward_signals import Attention, Head, PrefixDifference, RolloutCredit, Terminal, Uniform
 from finegrain.data.planted import write_jsonl
-from finegrain.generate.sampling import Sampling
 from finegrain.online.appo import APPO, FullMask, TokenMask
 from finegrain.online.leash import InReward
 from finegrain.online.macro import MacroGAE, Windows
@@ -109,12 +108,16 @@ def run(work: Path, name: str, rate: float, seed: int) -> list[float]:
     done, arm = work / f"{name}-{rate:g}-{seed}-{BUFFERS[0]}.json", ARMS[name]
     if done.exists():
         return json.loads(done.read_text())  # type: ignore[no-any-return]
-    model, tokenizer = make_model(seed)
-    out = fresh(work / "runs" / done.stem)
-    finegrain.train_online(
-        model,
+    lines = train_toy(
+        work,
+        done.stem,
         work / "prompts.jsonl",
-        out,
+        seed=seed,
+        rate=rate,
+        tokens=TOKENS,
+        buffers=float(BUFFERS[0]),
+        per_buffer=PROMPTS,
+        answers=ANSWERS,
         reward=str(work / arm.scorer),
         gold=(f"{REWARDS}:mean_quality",),
         algorithm=PPO(epochs=2),
@@ -122,12 +125,7 @@ def run(work: Path, name: str, rate: float, seed: int) -> list[float]:
         mask=arm.mask,
         advantage=None if arm.macro is None else MacroGAE(termination=Windows(size=arm.macro)),
         leash=InReward(beta=0.01),
-        tokenizer=tokenizer,
-        sampling=Sampling(answers=ANSWERS, max_new_tokens=TOKENS),
-        common=Common(lr=rate, seed=seed, max_length=64, device="cpu"),
-        training=OnlineTraining(prompts=PROMPTS, epochs=float(BUFFERS[0]), holdout=0.0, samples=0),
     )
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     gold = [line["gold/mean_quality/mean"] for line in lines if "buffer" in line]
     done.write_text(json.dumps(gold))
     return gold

@@ -15,19 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from command import flags, fresh, write
-from online_toys import make_model
+from command import flags, write
+from online_toys import make_prompts, train_toy
 from places import RESULTS, ROOT, describe_processor
-from toy_rewards import LETTERS
 
-import finegrain
-from finegrain.catalog import load
-from finegrain.commands.online import OnlineTraining
-from finegrain.commands.settings import Common
-from finegrain.data.planted import write_jsonl
 from finegrain.diagnose.hacking import HACKS, assess_hacking, smooth_series
-from finegrain.generate.sampling import Sampling
 from finegrain.online.leash import InReward
+from finegrain.online.rloo import RLOO
 from finegrain.types import Json
 
 REWARDS = ROOT / "benchmarks" / "toy_rewards.py"
@@ -41,24 +35,19 @@ def run(work: Path, gold: str, rate: float, seed: int, buffers: int) -> list[Jso
     if done.exists():
         kept: list[Json] = json.loads(done.read_text())
         return kept
-    rng = np.random.default_rng(0)
-    prompts = write_jsonl(work / "prompts.jsonl", [{"prompt": " ".join(rng.choice(list(LETTERS), 4))} for _ in range(8)])
-    model, tokenizer = make_model(seed)
-    out = fresh(work / "runs" / done.stem)
-    finegrain.train_online(
-        model,
-        prompts,
-        out,
+    lines = train_toy(
+        work,
+        done.stem,
+        make_prompts(work, 8),
+        seed=seed,
+        rate=rate,
+        tokens=16,
+        buffers=float(buffers),
         reward=f"{REWARDS}:share_of_h",
         gold=(f"{REWARDS}:{GOLDS[gold]}",),
-        algorithm=load("algorithm", "rloo")(),
+        algorithm=RLOO(),
         leash=InReward(beta=0.01),
-        tokenizer=tokenizer,
-        sampling=Sampling(answers=8, max_new_tokens=16),
-        common=Common(lr=rate, seed=seed, max_length=128, device="cpu"),
-        training=OnlineTraining(prompts=8, epochs=float(buffers), holdout=0.0, samples=0),
     )
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     found = [{"reward": line["reward"], "gold": line[f"gold/{GOLDS[gold]}/mean"]} for line in lines if "buffer" in line]
     done.write_text(json.dumps(found))
     return found

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from command import flags, write
 from online_toys import make_model
-from places import RESULTS, ROOT, describe_processor
-from toy_recipes import shown
+from places import describe_processor
+from tables import shown
+from toy_recipes import run_script
 
 from finegrain.commands.iterate import IterateSettings
 from finegrain.commands.settings import Common, Training
@@ -146,20 +146,5 @@ def report(found: dict[str, Any]) -> str:
     return "\n".join([*lines, ""])
 
 
-def main() -> None:
-    """All arms."""
-    parser = flags(__doc__, out=RESULTS)
-    parser.add_argument("--quick", action="store_true", help="two seeds and few steps; printed and not written")
-    parser.add_argument("--work", type=Path, default=ROOT / "build" / "mistral-plus")
-    asked = parser.parse_args()
-    torch.set_num_threads(1)
-    work = asked.work / "quick" if asked.quick else asked.work
-    found = measure(work, range(1, 3) if asked.quick else range(1, 6), asked.quick)
-    if asked.quick:
-        print(report(found))
-    else:
-        write(asked.out, "mistral-plus", found, report(found))
-
-
 if __name__ == "__main__":
-    main()
+    run_script(__doc__, "mistral-plus", measure, report, "two seeds and few steps")

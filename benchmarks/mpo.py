@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from command import flags, write
-from places import RESULTS, ROOT, describe_processor
-from toy_recipes import TOKENS, save_start, shown, true_reward, write_noisy_pairs
+from places import describe_processor
+from tables import shown
+from toy_recipes import TOKENS, run_script, save_start, true_reward, write_noisy_pairs
 
 import finegrain
 from finegrain.catalog import load
@@ -148,20 +147,5 @@ def report(found: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"Pairs by seed: {sets}.", ""])
 
 
-def main() -> None:
-    """All arms."""
-    parser = flags(__doc__, out=RESULTS)
-    parser.add_argument("--quick", action="store_true", help="two seeds, 60 pairs and few steps; printed and not written")
-    parser.add_argument("--work", type=Path, default=ROOT / "build" / "mpo")
-    asked = parser.parse_args()
-    torch.set_num_threads(1)
-    work = asked.work / "quick" if asked.quick else asked.work
-    found = measure(work, range(1, 3) if asked.quick else range(1, 6), asked.quick)
-    if asked.quick:
-        print(report(found))
-    else:
-        write(asked.out, "mpo", found, report(found))
-
-
 if __name__ == "__main__":
-    main()
+    run_script(__doc__, "mpo", measure, report, "two seeds, 60 pairs and few steps")

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -294,6 +294,22 @@ def write_pages(rows: Sequence[Json]) -> None:
         file.write_text("\n".join(lines) + "\n")
 
 
+def train_rows(
+    file: Path, names: Sequence[str], only: Sequence[str] | None, make: Callable[[str], Json], line: Callable[[Json], str]
+) -> tuple[list[Json], list[str]]:
+    """(rows in the order of the names: those of the results' file, and those that are asked for made anew; what failed, in words)."""
+    known = {row["method"]: row for row in json.loads(file.read_text())["rows"]} if file.exists() else {}
+    failed = []
+    for name in names:
+        if only is None or name in only:
+            try:
+                known[name] = make(name)
+                print(line(known[name]), flush=True)
+            except RuntimeError as error:  # the others still say something
+                failed.append(f"{name}: {error}")
+    return [known[name] for name in names if name in known], failed
+
+
 def main() -> None:
     parser = flags(__doc__, out=RESULTS)
     parser.add_argument("--only", nargs="+", help="names of methods; other rows of the results stay")
@@ -303,17 +319,11 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
     make_inputs(options.work / "inputs")
-    file = options.out / "offline-objectives.json"
-    known = {row["method"]: row for row in json.loads(file.read_text())["rows"]} if file.exists() else {}
-    failed = []
-    for run in RUNS:
-        if options.only is None or run.name in options.only:
-            try:
-                known[run.name] = train(run, options.work)
-                print(line(known[run.name]), flush=True)
-            except RuntimeError as error:  # the others still say something
-                failed.append(f"{run.name}: {error}")
-    facts = {"machine": describe_processor(), "rows": [known[run.name] for run in RUNS if run.name in known]}
+    by_name = {run.name: run for run in RUNS}
+    rows, failed = train_rows(
+        options.out / "offline-objectives.json", list(by_name), options.only, lambda name: train(by_name[name], options.work), line
+    )
+    facts = {"machine": describe_processor(), "rows": rows}
     write(options.out, "offline-objectives", facts, page(facts))
     if options.pages:
         write_pages([row for row in facts["rows"] if row["method"] != "dpo"])

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 from command import flags, write
-from offline_objectives import changed, read_lines, same
+from offline_objectives import changed, read_lines, same, train_rows
 from places import RESULTS, ROOT, SMALL_LM, describe_processor
 from reward_methods import edit, finegrain, question, rows_of
 
@@ -165,17 +165,9 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
     make_inputs(options.work / "inputs")
+    by_name = {run.name: run for run in RUNS}
     file = options.out / "online-methods.json"
-    known = {row["method"]: row for row in json.loads(file.read_text())["rows"]} if file.exists() else {}
-    failed = []
-    for run in RUNS:
-        if options.only is None or run.name in options.only:
-            try:
-                known[run.name] = train(run, options.work)
-                print(line(known[run.name]), flush=True)
-            except RuntimeError as error:  # the others still say something
-                failed.append(f"{run.name}: {error}")
-    rows = [known[run.name] for run in RUNS if run.name in known]
+    rows, failed = train_rows(file, list(by_name), options.only, lambda name: train(by_name[name], options.work), line)
     write(options.out, "online-methods", {"machine": describe_processor(), "rows": rows}, page(rows))
     if failed:
         raise SystemExit("\n\n".join(failed))

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from command import flags, fresh, write
 from places import RESULTS, ROOT, describe_processor
+from tables import shown
 from tokenizers import Tokenizer, models, pre_tokenizers
 from toy_rewards import LETTERS
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -55,30 +56,64 @@ def make_model(seed: int) -> tuple[Any, Any]:
     return LlamaForCausalLM(config), PreTrainedTokenizerFast(tokenizer_object=words)
 
 
+def make_prompts(work: Path, count: int) -> Path:
+    """Prompts of four words, the same for every seed."""
+    file = work / "prompts.jsonl"
+    if not file.exists():
+        rng = np.random.default_rng(0)
+        write_jsonl(file, [{"prompt": " ".join(rng.choice(list(LETTERS), 4))} for _ in range(count)])
+    return file
+
+
+def train_toy(
+    work: Path,
+    name: str,
+    prompts: Path,
+    *,
+    seed: int,
+    rate: float,
+    tokens: int,
+    buffers: float,
+    per_buffer: int = 8,
+    answers: int = 8,
+    **settings: Any,
+) -> list[dict[str, Any]]:
+    """A run of the toy's model by the library's own command, in place of one that was stopped; returns its logged lines.
+
+    buffers: passes over the prompts, of which a buffer has `per_buffer`; settings: further ones of `finegrain.train_online`.
+    """
+    model, tokenizer = make_model(seed)
+    out = fresh(work / "runs" / name)
+    finegrain.train_online(
+        model,
+        prompts,
+        out,
+        tokenizer=tokenizer,
+        sampling=Sampling(answers=answers, max_new_tokens=tokens),
+        common=Common(lr=rate, seed=seed, max_length=128, device="cpu"),
+        training=OnlineTraining(prompts=per_buffer, epochs=buffers, holdout=0.0, samples=0),
+        **settings,
+    )
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
 def run(work: Path, name: str, algorithm: str, reward: str, seed: int, *, rate: float, tokens: int, buffers: int) -> list[dict[str, float]]:
     """The line of every buffer: reward, KL to the start model, seconds."""
     done = work / f"{name}-{algorithm}-{reward}-{rate:g}-{seed}.json"
     if done.exists():
         return json.loads(done.read_text())  # type: ignore[no-any-return]
-    prompts = work / "prompts.jsonl"
-    if not prompts.exists():
-        rng = np.random.default_rng(0)
-        write_jsonl(prompts, [{"prompt": " ".join(rng.choice(list(LETTERS), 4))} for _ in range(8)])
-    model, tokenizer = make_model(seed)
-    out = fresh(work / "runs" / done.stem)
-    finegrain.train_online(
-        model,
-        prompts,
-        out,
+    lines = train_toy(
+        work,
+        done.stem,
+        make_prompts(work, 8),
+        seed=seed,
+        rate=rate,
+        tokens=tokens,
+        buffers=float(buffers),
         reward=f"{REWARDS}:{reward}",
         algorithm=load("algorithm", algorithm)(),
         leash=InLoss(beta=BETA[name]) if algorithm == "grpo" else InReward(beta=BETA[name]),
-        tokenizer=tokenizer,
-        sampling=Sampling(answers=8, max_new_tokens=tokens),
-        common=Common(lr=rate, seed=seed, max_length=128, device="cpu"),
-        training=OnlineTraining(prompts=8, epochs=float(buffers), holdout=0.0, samples=0),
     )
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     found = [{key: line[key] for key in ("buffer", "reward", "kl", "entropy", "step_seconds") if key in line} for line in lines if "buffer" in line]
     done.write_text(json.dumps(found))
     return found
@@ -178,12 +213,6 @@ def report(found: dict[str, Any]) -> str:
             "",
         ]
     return "\n".join(lines)
-
-
-def shown(found: Interval, digits: int = 3) -> str:
-    """Mean and half width."""
-    half = "" if found.low is None or found.high is None else f" ± {(found.high - found.low) / 2:.{digits}f}"
-    return f"{found.mean:.{digits}f}{half}"
 
 
 def main() -> None:

@@ -22,17 +22,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from command import flags, fresh, write
-from online_toys import make_model, shown
+from command import flags, write
+from online_toys import make_prompts, train_toy
 from places import RESULTS, ROOT, describe_processor
+from tables import shown
 from torch import Tensor
-from toy_rewards import LETTERS
 
-import finegrain
-from finegrain.commands.online import OnlineTraining
-from finegrain.commands.settings import Common
-from finegrain.data.planted import write_jsonl
-from finegrain.generate.sampling import Sampling
 from finegrain.online.combine import Combination, SumAdvantages, SumRewards
 from finegrain.online.leash import InReward
 from finegrain.online.mgda import MGDA
@@ -105,26 +100,20 @@ def run(work: Path, name: str, seed: int, rate: float, buffers: int) -> dict[str
     done = work / f"{''.join(letter for letter in name if letter.isalnum())}-{buffers}-{rate:g}-{seed}.json"
     if done.exists():
         return json.loads(done.read_text())  # type: ignore[no-any-return]
-    prompts = work / "prompts.jsonl"
-    if not prompts.exists():
-        rng = np.random.default_rng(0)
-        write_jsonl(prompts, [{"prompt": " ".join(rng.choice(list(LETTERS), 4))} for _ in range(4)])
-    model, tokenizer = make_model(seed)
-    out = fresh(work / "runs" / done.stem)
-    finegrain.train_online(
-        model,
-        prompts,
-        out,
+    lines = train_toy(
+        work,
+        done.stem,
+        make_prompts(work, 4),
+        seed=seed,
+        rate=rate,
+        tokens=8,
+        buffers=float(buffers),
+        per_buffer=4,
         reward=[f"{REWARDS}:{reward}" for reward in arm.rewards],
         reward_weights=arm.weights or (),
         algorithm=PPO(combination=arm.combination, whitening=arm.whitening, epochs=2),
         leash=InReward(beta=0.01),
-        tokenizer=tokenizer,
-        sampling=Sampling(answers=8, max_new_tokens=8),
-        common=Common(lr=rate, seed=seed, max_length=64, device="cpu"),
-        training=OnlineTraining(prompts=4, epochs=float(buffers), holdout=0.0, samples=0),
     )
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     first = [line for line in lines if "buffer" in line]
     found = {key: [line[f"rewards/{reward}/mean"] for line in first] for key, reward in zip("xy", arm.rewards, strict=True)}
     second = [line[key] for line in lines for key in line if key.endswith(f"/c/{arm.rewards[1]}")]

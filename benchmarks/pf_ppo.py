@@ -22,13 +22,13 @@ import filter_rewards
 import numpy as np
 import torch
 from command import flags, fresh, write
-from online_toys import LETTERS, make_model, shown
+from online_toys import make_model, make_prompts
 from places import RESULTS, ROOT, describe_processor
+from tables import shown
 
 import finegrain
 from finegrain.commands.online import OnlineTraining
 from finegrain.commands.settings import Common
-from finegrain.data.planted import write_jsonl
 from finegrain.generate.sampling import Sampling
 from finegrain.online.filter_r2 import FILTERS, compare_filters
 from finegrain.online.leash import InReward
@@ -96,22 +96,13 @@ def train_words(selection: Selection, reward: str, rate: float, seed: int) -> li
     return found
 
 
-def prompts_of(work: Path) -> Path:
-    """The prompts of the model, made once."""
-    file = work / "prompts.jsonl"
-    if not file.exists():
-        rng = np.random.default_rng(0)
-        write_jsonl(file, [{"prompt": " ".join(rng.choice(list(LETTERS), 4))} for _ in range(PROMPTS)])
-    return file
-
-
 def online(work: Path, name: str, reward: str, seed: int, rate: float, *, epochs: float, **settings: Any) -> Any:
     """A run of the model by the library's own command."""
     functions = ROOT / "benchmarks" / "filter_rewards.py"
     model, tokenizer = make_model(seed)
     return finegrain.train_online(
         model,
-        prompts_of(work),
+        make_prompts(work, PROMPTS),
         fresh(work / "runs" / name),
         reward=f"{functions}:{reward}",
         gold=(f"{functions}:true_score",),

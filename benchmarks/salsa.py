@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from command import flags, write
-from places import RESULTS, ROOT, describe_processor
-from toy_recipes import TOKENS, draw_prompts, save_start, shown
+from places import ROOT, describe_processor
+from tables import shown
+from toy_recipes import TOKENS, draw_prompts, run_script, save_start
 from toy_rewards import LETTERS, VALUES
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -141,21 +141,5 @@ def report(found: dict[str, Any]) -> str:
     return "\n".join([*lines, ""])
 
 
-def main() -> None:
-    """All arms."""
-    parser = flags(__doc__, out=RESULTS)
-    parser.add_argument("--quick", action="store_true", help="two seeds and four buffers; printed and not written")
-    parser.add_argument("--work", type=Path, default=ROOT / "build" / "salsa")
-    asked = parser.parse_args()
-    torch.set_num_threads(1)
-    work = asked.work / "quick" if asked.quick else asked.work
-    work.mkdir(parents=True, exist_ok=True)
-    found = measure(work, range(1, 3) if asked.quick else range(1, 6), asked.quick)
-    if asked.quick:
-        print(report(found))
-    else:
-        write(asked.out, "salsa", found, report(found))
-
-
 if __name__ == "__main__":
-    main()
+    run_script(__doc__, "salsa", measure, report, "two seeds and four buffers")

@@ -13,7 +13,6 @@ import gzip
 import json
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -132,8 +131,6 @@ def main() -> None:
         ]
     )
     write(asked.out, "sampled-ids", shown, page)
-    with suppress(FileNotFoundError):
-        (asked.work / "prompts.jsonl").unlink()
     if any(faults.values()):
         raise SystemExit(f"faults: {faults}")
 

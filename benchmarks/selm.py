@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from command import flags, write
 from places import RESULTS, describe_processor
-from toy_recipes import shown
+from tables import shown
 
 from finegrain.objectives.selm import SELM
 from finegrain.ops.stats import mean_interval

@@ -1,21 +1,39 @@
 """What the benchmarks of recipes share: a start model of 16 words, pairs that are labelled wrongly where answers are close, and true rewards."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from command import flags, write
 from online_toys import make_model
+from places import RESULTS, ROOT
 from toy_rewards import LETTERS, mean_value
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finegrain.data.planted import write_jsonl
 from finegrain.generate.sample import open_sampler
 from finegrain.generate.sampling import Sampling
-from finegrain.ops.stats import Interval
 
 TOKENS = 16
 """Of an answer."""
+
+
+def run_script(description: str | None, name: str, measure: Callable[[Path, range, bool], Any], report: Callable[[Any], str], quick: str) -> None:
+    """The main of a script: `measure(folder, seeds, whether it is the quick form)`, written as `name`; `quick`: what the quick form leaves out."""
+    parser = flags(description, out=RESULTS)
+    parser.add_argument("--quick", action="store_true", help=f"{quick}; printed and not written")
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / name)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    work = asked.work / "quick" if asked.quick else asked.work
+    work.mkdir(parents=True, exist_ok=True)
+    found = measure(work, range(1, 3) if asked.quick else range(1, 6), asked.quick)
+    if asked.quick:
+        print(report(found))
+    else:
+        write(asked.out, name, found, report(found))
 
 
 def save_start(folder: Path, seed: int) -> Path:
@@ -60,9 +78,3 @@ def sample_texts(folder: Path, prompts: Sequence[str], answers: int, seed: int =
 def true_reward(folder: Path, seed: int = 99) -> float:
     """Mean true reward of 512 answers to prompts that nothing trained on."""
     return float(np.mean(mean_value(sample_texts(folder, draw_prompts(seed, 32), 16))))
-
-
-def shown(found: Interval, digits: int = 3) -> str:
-    """Mean and half of its interval."""
-    half = "" if found.low is None or found.high is None else f" ± {(found.high - found.low) / 2:.{digits}f}"
-    return f"{found.mean:.{digits}f}{half}"
