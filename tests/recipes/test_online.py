@@ -5,8 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import finegrain
+from finegrain.commands.online import OnlineTraining
+from finegrain.commands.settings import Common
+from finegrain.generate.sampling import Sampling
+from finegrain.online.policy_loss import SeparateCritic
+from finegrain.online.ppo import PPO
 from finegrain.train import checkpoint
 from tests.recipes.command import Command
 from tests.recipes.online_runs import COUNTS_E, online, write_reward
@@ -197,11 +203,13 @@ def test_the_greedy_answer_is_the_baseline(command: Command) -> None:
     reward = write_reward(command.folder, COUNTS_E)
     asked = ["algorithm:reinforce-pp", "advantage:greedy-baseline", "leash:free", "algorithm.whitening:unwhitened", *SHORT]
     assert online(command, "run", "--reward", reward, *asked).code == 0
-    for group in {line["row"] for line in lines_of(command.folder / "run", "rollouts.jsonl")}:
-        own = [line for line in lines_of(command.folder / "run", "rollouts.jsonl") if line["row"] == group and line["step"] == 1]
-        baselines = {round(line["rewards"]["reward"] - line["advantage"], 6) for line in own}
-        assert len(baselines) <= 1  # the same for all answers to a prompt
-        assert all(baseline * 8 == pytest.approx(round(baseline * 8), abs=1e-4) for baseline in baselines)  # a count of e
+    by_prompt: dict[int, set[float]] = {}
+    for line in lines_of(command.folder / "run", "rollouts.jsonl"):
+        by_prompt.setdefault(line["buffer"], set()).add(round(line["rewards"]["reward"] - line["advantage"], 6))  # one prompt of each buffer is shown
+    assert len(by_prompt) == 2
+    for baselines in by_prompt.values():
+        (baseline,) = baselines  # the same for both answers
+        assert baseline * 8 == pytest.approx(round(baseline * 8), abs=1e-4)  # a count of e
 
 
 def test_a_reward_that_fails_on_held_out_prompts_leaves_the_last_state(command: Command) -> None:
@@ -236,8 +244,26 @@ def test_prompts_are_cut_to_the_context_of_the_model(command: Command) -> None:
     assert json.loads((command.folder / "run" / "run.json").read_text())["data"]["longest_prompt"] < 4090
 
 
-def test_a_critic_from_a_model_object_and_its_own_rate(command: Command) -> None:
+def test_a_critic_of_its_own_has_a_rate_of_its_own(command: Command) -> None:
     asked = ["algorithm:ppo", "--algorithm.epochs", "1", "algorithm.critic:separate-critic", "--lora.rank", "2", *SHORT]
     assert online(command, "run", "--reward", write_reward(command.folder, COUNTS_E), *asked).code == 0
     (first, *_) = lines_of(command.folder / "run")
     assert first["value/learning_rate"] < 2 * 9e-6 * 4096 / 8  # no adapter's factor of ten
+
+
+def test_a_critic_of_its_own_beside_a_model_object(command: Command) -> None:
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(command.model), AutoTokenizer.from_pretrained(command.model)
+    data = write_rows(command.folder / "prompts.jsonl", [{"prompt": f"why {place} ?"} for place in range(4)])
+    result = finegrain.train_online(
+        model,
+        data,
+        command.folder / "run",
+        tokenizer=tokenizer,
+        reward=write_reward(command.folder, COUNTS_E),
+        algorithm=PPO(epochs=1, critic=SeparateCritic()),
+        sampling=Sampling(answers=2, max_new_tokens=4),
+        common=Common(device="cpu", max_length=32, max_steps=2),
+        training=OnlineTraining(prompts=2, holdout=0.0, samples=0),
+    )
+    assert result["status"] == "finished"
+    assert all("value/loss" in line for line in lines_of(command.folder / "run"))
